@@ -47,6 +47,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.strategies": (4, "strategies"),
     "tts_plugins.policies": (5, "policies"),
     "tts_plugins._trace": (4, "trace"),
+    "tts_plugins.verifiers._free": (4, "free"),  # their common base
     "tts_plugins.verifiers.callable": (5, "functions"),  # whatever takes a verifier takes a function
     "tts_plugins._calls": (5, "calls"),
     "tts_plugins._http": (5, "http"),

@@ -44,9 +44,8 @@ Charge = Literal["reserve", "call", "nothing"]
 class TTSError(Exception):
     """Base of all errors of this package.
 
-    Every one can be pickled, to cross a process pool, a task queue or a cluster. Its message, its plain attributes and
-    those causes that are errors of this package travel with it. Objects such as accounts and clients stay behind:
-    they hold locks and keys. So do errors of other packages, which may hold a request with its headers.
+    Each can be pickled. Its message, its plain attributes and those causes that are errors of this package travel with
+    it. Objects with locks and keys stay behind, and so do other packages' errors, which may hold a request's headers.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -240,10 +239,7 @@ class ServerFailed(ModelError):
 
 
 class ConnectionFailed(ModelError):
-    """The server was not reached, or the connection broke.
-
-    A refused connection costs a call and no tokens; one that broke later costs its reserve.
-    """
+    """The server was not reached, which costs a call without tokens; or the connection broke: it costs its reserve."""
 
     retryable = True
 
@@ -288,12 +284,7 @@ class AllCandidatesFailed(TTSError):
     attempts: Sequence[Any] = ()
 
     def __init__(
-        self,
-        message: str,
-        errors: Sequence[BaseException] = (),
-        *,
-        unscored: int = 0,
-        attempts: Sequence[Any] = (),
+        self, message: str, errors: Sequence[BaseException] = (), *, unscored: int = 0, attempts: Sequence[Any] = ()
     ) -> None:
         super().__init__(message)
         self.errors, self.unscored, self.attempts = tuple(errors), unscored, tuple(attempts)

@@ -88,7 +88,7 @@ class _Open(Written):
         prompt, limit = learnt.prompts.of(written), learnt.trust.limit(call.max_tokens)
         usd = None if price is None or limit is None else price(prompt, limit)
         return cls(
-            written.key, written.shape, written.content, written.tokens, call.choices, call.max_tokens,
+            written.key, written.shape, written.content, written.tokens, written.media, call.choices, call.max_tokens,
             _continued(call), _bound_of(prompt, limit, usd), learnt, price, None,
         )  # fmt: skip
 

@@ -51,7 +51,7 @@ def half(train: Pool, test: Pool, n: int, *, orders: int, seed: int) -> Half:
     """A fold, with the options' learned rules fitted to all of the other fold."""
     calibration = Calibration(
         train, signal=None, bins=3, options=None, measured=(), aggregate="last", orders=min(orders, 10), extra=0.0,
-        wave=1, seed=7,
+        wave=1, seed=7, price=1e-5,
     )  # fmt: skip
     fitted = calibration.table(n)
     selects = list(fitted.trials.paths)

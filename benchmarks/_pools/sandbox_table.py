@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks._rows import Row, Spread
-from tts_plugins.testing.sandbox_attacks import ATTACKS, world
+from tests.sandbox_attacks import ATTACKS, world
 from tts_plugins.verifiers import CodeTests
 from tts_plugins.verifiers._sandbox.launch import KINDS, Kind
 from tts_plugins.verifiers._sandbox.probe import Sandbox, probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
@@ -165,11 +166,16 @@ class SearchFields(BaseModel):
         return ["tts_plugins_langchain"]
 
     def to_json(self) -> Any:
-        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
+        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes.
+
+        A strategy with a part that has no such form (a chat model of a rung, a rule of the user's) stays as it is, for
+        LangChain to say that it cannot be loaded again.
+        """
         form = super().to_json()  # type: ignore[misc]  # of LangChain's class, which stands behind this one
         for key in ("strategy", "budget") if form["type"] == "constructor" else ():
             if hasattr(form["kwargs"].get(key), "to_dict"):
-                form["kwargs"][key] = form["kwargs"][key].to_dict()
+                with contextlib.suppress(ConfigurationError):
+                    form["kwargs"][key] = form["kwargs"][key].to_dict()
         return form
 
     def _profile_name(self) -> str | None:

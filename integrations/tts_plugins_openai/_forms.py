@@ -105,7 +105,7 @@ def _refusal(choice: Choice, said: str) -> Choice:
 
 def usage_of(usage: Usage, requests: Sequence[Any] = ()) -> CompletionUsage:
     """Return the tokens of a whole search, verification included; details are those of the client's own requests."""
-    details = summed([field(request, "usage") for request in requests], "details")
+    details = summed([field(request, "usage") for request in requests])
     return CompletionUsage.construct(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -114,12 +114,12 @@ def usage_of(usage: Usage, requests: Sequence[Any] = ()) -> CompletionUsage:
     )
 
 
-def summed(usages: Sequence[Any], suffix: str) -> dict[str, Any]:
-    """Return the sums of those groups of counts whose names end so, such as `prompt_tokens_details`."""
+def summed(usages: Sequence[Any]) -> dict[str, Any]:
+    """Return the sums of the groups of counts, such as `prompt_tokens_details`."""
     out: dict[str, Any] = {}
     for usage in usages:
         for name, group in fields_of(usage).items():
-            if name.endswith(suffix) and group is not None:
+            if name.endswith("details") and group is not None:
                 into = out.setdefault(name, {})
                 for each, count in fields_of(group).items():
                     if is_number(count):

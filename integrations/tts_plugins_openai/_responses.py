@@ -147,7 +147,7 @@ class ResponseSearch(Search):
                 "answer together from several; use BestOfN, SelfConsistency or Revision, or chat.completions.create"
             )
         usage = result.usage
-        details = summed([field(each, "usage") for each in self.recorder.completions], "details")
+        details = summed([field(each, "usage") for each in self.recorder.completions])
         total = ResponseUsage.construct(
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.completion_tokens,

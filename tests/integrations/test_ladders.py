@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from tests.serving import free_port
 from tts_plugins import Ladder, Ledger, SelfConsistency
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -90,6 +91,22 @@ def test_a_chat_model(server: LoopbackServer, kind: str, ladder: Ladder) -> None
     adapter = pytest.importorskip("tts_plugins_langchain")
     assert adapter.ScaledChatModel(bound=chat(server), strategy=ladder).invoke("?").content == "#### 9"
     assert asked(server) == SEEN[kind]
+
+
+def test_a_chat_model_whose_ladder_holds_another_one_runs_and_is_dumped(server: LoopbackServer) -> None:
+    adapter, load = pytest.importorskip("tts_plugins_langchain"), pytest.importorskip("langchain_core.load")
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=chat(server, "large"))])
+    scaled = adapter.ScaledChatModel(bound=chat(server), strategy=ladder)
+    assert scaled.invoke("?").content == "#### 9" and asked(server) == SEEN["named"]
+    assert load.dumpd(scaled)["kwargs"]["strategy"]["type"] == "not_implemented"
+
+
+def test_where_the_first_model_is_down_the_next_one_answers_and_it_is_told(server: LoopbackServer) -> None:
+    adapter = pytest.importorskip("tts_plugins_langchain")
+    down = chat(server).__class__(model="small", base_url=f"http://127.0.0.1:{free_port()}", api_key="-", max_retries=0)
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=chat(server, "large"))])
+    result = adapter.ScaledChatModel(bound=down, strategy=ladder).invoke("?")
+    assert result.content == "#### 9" and "another model was asked" in str(result.response_metadata["tts"]["warnings"])
 
 
 @LADDERS

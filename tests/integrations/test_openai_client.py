@@ -571,7 +571,7 @@ def test_what_is_scaled_shows_how(server: LoopbackServer) -> None:
     ledger = Ledger(Budget(calls=9))
     client = longest(sync_client(server), budget=ledger, seed=3)
     said = (
-        f"scale(OpenAI(base_url='{server.base_url}/'), strategy={BestOfN(n=4)!r}, verifier=length, budget={ledger!r}, "
+        f"scale(OpenAI(base_url='{server.base_url}'), strategy={BestOfN(n=4)!r}, verifier=length, budget={ledger!r}, "
         "seed=3)"
     )
     assert [repr(client), repr(client.chat), repr(client.chat.completions)] == [

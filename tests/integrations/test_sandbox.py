@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.sandbox_attacks import ATTACKS, FORGERY, Attack, World, world
 from tests.waiting import block_until, until
 from tts_plugins.errors import ConfigurationError, VerifierError
-from tts_plugins.testing.sandbox_attacks import ATTACKS, FORGERY, Attack, World, world
 from tts_plugins.verifiers import CodeTests, SandboxUnavailable, sandbox_kind
 from tts_plugins.verifiers._sandbox import probe as sandbox
 from tts_plugins.verifiers._sandbox.launch import KINDS, Kind

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from tests.serving import ASK, Serving, frames, free_port, serving
 from tests.waiting import until
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.server.errors import APIError
+from tts_plugins.server.requests.fields import ChatRequest
 from tts_plugins.server.requests.profiles import Profiles
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
@@ -508,12 +511,19 @@ def test_a_profile_that_abstains_refuses_and_says_how_sure_it_was(
     assert body["tts"]["abstained"]["below"] == 0.9 and body["tts"]["confidence"] == body["tts"]["agreement"] == 0.5
 
 
-def test_a_profile_that_names_nobody_to_escalate_to_is_refused_at_the_start(
+def test_a_profile_that_names_nobody_to_escalate_to_is_refused_and_stops_no_others(
     upstream: LoopbackServer, tmp_path: Path
 ) -> None:
     (tmp_path / "tts-plugins.toml").write_text(
         '[profiles.far]\nstrategy = "self-consistency"\nabstain_below = 0.9\non_abstain = "escalate"\n'
+        '[profiles.sure]\nstrategy = { type = "self-consistency", n = 4 }\n'
     )
     settings = ServerSettings(base_url=upstream.base_url, directory=str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"'far': on_abstain='escalate' .* ladder"):
-        Profiles(settings)
+        Profiles(replace(settings, profile="far"))
+    profiles = Profiles(settings)
+    assert list(profiles.known) == ["sure"]
+    for name in ("far", "far/some-model"):
+        with pytest.raises(APIError, match=r"'far': on_abstain='escalate' .* ladder") as raised:
+            profiles.search(ChatRequest(model=name, messages=[], forwarded={}), [])
+        assert raised.value.status == 400

@@ -26,7 +26,7 @@ from aiohttp.test_utils import TestServer
 from openai.types.chat import ChatCompletionMessage
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve
-from tts_plugins.errors import ConfigurationError, ConnectionFailed, MalformedResponse, TTSError
+from tts_plugins.errors import AuthenticationFailed, ConfigurationError, ConnectionFailed, MalformedResponse, TTSError
 from tts_plugins.models import EmbeddingModel, OpenAICompatibleModel
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer
@@ -405,6 +405,47 @@ async def test_a_proxy_that_nothing_speaks_to_is_an_error(
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, proxy)
     assert "HTTP_PROXY" in await unsent(verifier("http://model.invalid/v1"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"params": {"extra_headers": {"X-Key": KEY}}, "headers": {"X-Other": "1"}},
+        {"params": {"extra_query": {"key": KEY}}},
+        {"extra_body": {"credentials": {"api_key": KEY}}},
+    ],
+    ids=["headers", "query", "body"],
+)
+async def test_a_key_beside_the_request_shows_nowhere(settings: dict[str, Any]) -> None:
+    """Regression: only those given as `api_key` or `headers` were hidden, and these took the place of the others."""
+    seen: list[Any] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append((request.headers.get("X-Key") or request.query.get("key") or await request.text(), request.headers))
+        return web.json_response({"error": {"message": f"wrong: {KEY}"}}, status=401)
+
+    async with serving(handle) as server:
+        with pytest.raises(AuthenticationFailed) as caught:
+            await asked(server, **{"api_key": "-", **settings})
+    assert KEY in seen[0][0] and ("headers" not in settings or "X-Other" in seen[0][1])
+    errors = caught.value, caught.value.__cause__
+    assert KEY not in "".join(traceback.format_exception(caught.value)) + repr([vars(error) for error in errors])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"api_key": "sk-1 "}, {"headers": {"X-A": " 1"}}, {"headers": {"transfer-Encoding": "chunked"}}]
+)
+def test_what_one_client_alone_could_send_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"no header may|leave it out"):
+        OpenAICompatibleModel("m", base_url="http://127.0.0.1:1/v1", **settings)
+
+
+async def test_an_organisation_that_no_header_may_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: through one client it was sent, and through the other it was "half a character"."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "é")
+    with pytest.raises(ConfigurationError, match="OPENAI_ORG_ID holds characters that are not ASCII"):
+        async with model_at("http://127.0.0.1:1/v1") as model:
+            await model.generate(Problem("q"), [1])
 
 
 @pytest.mark.parametrize("verifier", [judge_at, vectors_at])

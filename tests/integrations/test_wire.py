@@ -20,6 +20,7 @@ from tts_plugins.errors import (
     ConfigurationError,
     ConnectionFailed,
     MalformedResponse,
+    QuotaExhausted,
     RateLimited,
     RequestRefused,
     ServerFailed,
@@ -37,6 +38,7 @@ def said(text: str, **usage: Any) -> dict[str, Any]:
 
 GOOD = json.dumps(said("#### 4")).encode()
 PACKED, TINY = gzip.compress(GOOD), zlib.compressobj(wbits=-15)
+MEMBERS = gzip.compress(GOOD[:30]) + gzip.compress(GOOD[30:])
 RAW_DEFLATE = TINY.compress(GOOD) + TINY.flush()
 WAIT = {"error": {"message": "wait"}}
 
@@ -59,6 +61,17 @@ async def solved(server: WireServer, ledger: Ledger, **settings: Any) -> Any:
         assert ledger.open_holds == 0
 
 
+def events(*chunks: Any) -> bytes:
+    return "".join(f"data: {c if isinstance(c, str) else json.dumps(c)}\n\n" for c in chunks).encode()
+
+
+def piece(text: str | None = None, end: str | None = None, **more: Any) -> dict[str, Any]:
+    delta = {} if text is None else {"content": text}
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": end}], **more}
+
+
+CHUNKS = piece("####"), piece(" 4"), piece(end="stop"), {"choices": [], "usage": USAGE}
+
 # Each is taken, costs what it says, and needs one request.
 READ: dict[str, bytes] = {
     "plain": answer(GOOD),
@@ -71,6 +84,16 @@ READ: dict[str, bytes] = {
     "gzip by the byte": in_chunks(*[bytes([b]) for b in PACKED], headers=["Content-Encoding: gzip"]),
     "deflate": answer(zlib.compress(GOOD), 200, "Content-Encoding: deflate"),
     "deflate without a head": answer(RAW_DEFLATE, 200, "Content-Encoding: deflate"),
+    "deflate without a head by the byte": in_chunks(
+        *[bytes([b]) for b in RAW_DEFLATE], headers=["Content-Encoding: deflate"]
+    ),
+    "gzip in two members": answer(MEMBERS, 200, "Content-Encoding: gzip"),
+    "gzip in two members by the byte": in_chunks(*[bytes([b]) for b in MEMBERS], headers=["Content-Encoding: gzip"]),
+    "gzip and bytes behind it": answer(PACKED + b"\0\0\0", 200, "Content-Encoding: gzip"),
+    "gzip and identity": answer(PACKED, 200, "Content-Encoding: identity, gzip"),
+    "two encodings in two headers": answer(PACKED, 200, "Content-Encoding: gzip", "Content-Encoding: identity"),
+    "a stream": answer(events(*CHUNKS, "[DONE]")),
+    "a stream of comments and blanks": answer(b"\xef\xbb\xbf: waiting\n\ndata:\n\n" + events(*CHUNKS, "[DONE]")),
     "100": b"HTTP/1.1 100 Continue\r\n\r\n" + answer(GOOD),
     "103": b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n" + answer(GOOD),
     "201": answer(GOOD, 201),
@@ -94,6 +117,41 @@ async def test_what_can_be_read_is_read(sent: bytes, stream: bool) -> None:
         end = await solved(server, ledger, stream=stream)
     assert isinstance(end, Result) and end.answer == "4", end
     assert ledger.spent.tokens == 15 and len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "left",
+    [[], [events(piece(" more"))], [answer(b"", length=None)], None],
+    ids=["open", "something more", "junk", "cut"],
+)
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_is_done_is_whole(left: list[bytes] | None, late: bool) -> None:
+    """Regression: where a server left the answer open after its end, or broke it off, a paid reply was lost."""
+    said = events(*CHUNKS[:3], "[DONE]", CHUNKS[3]) if late else events(*CHUNKS, "[DONE]")
+    open_ = asyncio.Event()
+    sent = in_chunks(said, *(left or []), headers=["Content-Type: text/event-stream"], end=b"")
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(lambda number, head: [sent] if left is None else [sent, open_]) as server:
+        end = await solved(server, ledger, stream=True, timeout=30)
+    assert isinstance(end, Result) and end.answer == "4", end
+    assert ledger.spent.tokens == 15 and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [({"code": 429, "message": "slow down"}, RateLimited), ({"code": 402, "message": "slow down"}, QuotaExhausted)],
+)
+@pytest.mark.parametrize("reason", ["error", None])
+async def test_an_error_beside_a_choice_is_its_end(
+    error: dict[str, Any], kind: type[Exception], reason: str | None, stream: bool
+) -> None:
+    """Regression: of an error beside its choice, as OpenRouter has it, nothing was said, or half a text was taken."""
+    broken = {"choices": [{**said("####")["choices"][0], "finish_reason": reason}], "error": error}
+    sent = events(piece("####"), piece("", reason, error=error)) if stream else json.dumps(broken).encode()
+    async with WireServer(lambda number, head: [answer(sent, 200)]) as server:
+        end = await solved(server, Ledger(Budget(tokens=5000)), stream=stream)
+    assert type(end) is kind and "slow down" in str(end), end
 
 
 # Each is an error of a kind, with what two attempts cost: nothing, or their bounds.

@@ -91,7 +91,7 @@ PIECES = [
 texts = st.text() | st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts)
 @example("1e-999")
 @example('*"*"a.*.*')
@@ -103,14 +103,14 @@ def test_normalise_is_idempotent(text: str) -> None:
     assert normalise(once) == once
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts)
 def test_extract_never_raises_and_gives_a_normal_form(text: str) -> None:
     answer = extract(text)
     assert answer is None or (answer != "" and normalise(answer) == answer)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts, st.integers(-(10**14), 10**14))
 def test_a_box_at_the_end_wins(text: str, number: int) -> None:
     if not unfinished(f"{text} x") and not any(mark in text for mark in ("```", "~~~", "not ")):

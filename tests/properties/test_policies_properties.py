@@ -36,7 +36,7 @@ def run_of(p: PoolProblem, order: list[int]) -> list[Scored]:
             for at, i in enumerate(order) for c in (p.candidates[i],)]  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(recorded, min_size=2, max_size=9), st.sampled_from(SELECTS), st.integers(0, 99))
 def test_arrays_and_runs_agree(candidates: list[PoolCandidate], select: Select, seed: int) -> None:
     n = len(candidates)
@@ -74,7 +74,7 @@ plans = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans, st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 12), st.booleans())
 def test_a_policy_never_overspends_and_pays_for_each_sample_once(
     plan: Plan, answers: list[int], calls: int, tokens: bool
@@ -101,7 +101,7 @@ cascades = st.builds(
 ) | st.builds(lambda then: Ladder([Rung(strategy=then, model="large", price=10)]), wholes)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cascades, st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 40), st.sampled_from("ctu"))
 def test_two_models_never_overspend_the_one_budget(ladder: Ladder, answers: list[int], units: int, limit: str) -> None:
     small, large = (ScriptedModel([f"#### {a}" for a in answers], name=name, price=price)
@@ -121,7 +121,7 @@ def test_two_models_never_overspend_the_one_budget(ladder: Ladder, answers: list
     assert within <= units
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(recorded, min_size=2, max_size=9), st.sampled_from(SELECTS))
 def test_what_is_decided_stays(candidates: list[PoolCandidate], select: Select) -> None:
     n = len(candidates)

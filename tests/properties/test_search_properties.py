@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_plugins import DVTS, BeamSearch, Budget, ParticleFilter, RecursiveAggregation, Revision, TreeSearch, solve
@@ -52,7 +52,7 @@ def check(seed: int) -> CallableVerifier:
     )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(
     which=st.integers(0, len(SEARCHES) - 1), seed=st.integers(0, 10**6), calls=st.integers(1, 40),
     failing=st.sampled_from([0.0, 0.0, 0.2, 0.6]), batch=st.integers(1, 4),
@@ -84,7 +84,7 @@ def test_searches(which: int, seed: int, calls: int, failing: float, batch: int)
         assert free.usage.calls <= SEARCHES[which].calls()[1]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(which=st.integers(0, len(WHOLE) - 1), seed=st.integers(0, 10**6), calls=st.integers(1, 20))
 def test_whole_answers(which: int, seed: int, calls: int) -> None:
     strategy = WHOLE[which]

@@ -48,7 +48,7 @@ def test_vote_decided_never_changes_the_majority_over_all_completions() -> None:
     assert decided > 100
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows, rows, st.integers(0, 3), st.randoms(use_true_random=False))
 def test_vote_decided_never_changes_the_weighted_vote(
     head: list[tuple[str | None, float]], tail: list[tuple[str | None, float]], lost: int, dice: object
@@ -73,7 +73,7 @@ rules = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rules, rows, rows)
 def test_no_rule_fires_earlier_than_it_says(
     rule: Rule, head: list[tuple[str | None, float]], tail: list[tuple[str | None, float]]
@@ -87,7 +87,6 @@ def test_no_rule_fires_earlier_than_it_says(
         assert not rule(seen + pool(tail[:k]), left - k), f"least={least}, and it fired after {k}"
 
 
-@settings(deadline=None)
 @given(rules, rows, st.integers(0, 40))
 def test_the_least_can_be_reached_or_is_beyond_what_is_left(
     rule: Rule, head: list[tuple[str | None, float]], left: int
@@ -110,7 +109,6 @@ def test_the_confidence_is_monotone_and_symmetric(first: int, second: int) -> No
     assert _beta_above_half(first + 1, second) >= _beta_above_half(first, second) >= _beta_above_half(first, second + 1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=30), st.floats(0.55, 0.99))
 def test_beta_confident_fires_exactly_at_its_confidence(given_answers: list[str], p: float) -> None:
     seen = pool([(a, 0.0) for a in given_answers])

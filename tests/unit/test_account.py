@@ -86,7 +86,7 @@ async def test_far_from_the_limit_there_are_few_messages() -> None:
     assert account.messages <= 6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     calls=st.integers(1, 60), tokens=st.integers(10, 1200), workers=st.integers(1, 4), seed=st.integers(0, 2**16)
 )  # fmt: skip

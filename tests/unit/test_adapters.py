@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, RecursiveAggregation, Revision
+from tts_plugins._internal.values import linked
 from tts_plugins.adapters import SearchSettings, cause_for, charge_of
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 
 
 def named(standing: Any, name: str, **asked: Any) -> Any:
@@ -73,3 +74,16 @@ def test_no_error_becomes_its_own_cause() -> None:
     assert cause_for(other, wrapped) is wrapped
     assert cause_for(wrapped, wrapped) is refusal  # raised as it came
     assert cause_for(refusal, wrapped) is None  # raised again for what was made of it
+    assert cause_for(refusal, AllCandidatesFailed("all", [other, wrapped])) is None
+    assert cause_for(refusal, ExceptionGroup("tasks", [other, wrapped])) is None
+
+
+def test_all_that_an_error_leads_to_is_found_once_and_the_nearest_first() -> None:
+    root, hidden, member = OSError("root"), KeyError("hidden"), ValueError("member")
+    group = ExceptionGroup("group", [member])
+    group.__cause__, group.__context__ = root, hidden
+    hidden.__cause__ = group  # a circle, and beside it more that must be found
+    root.__context__ = last = RuntimeError("last")
+    assert list(linked(group)) == [group, root, hidden, member, last]
+    refused = type("Refused", (Exception,), {"errors": lambda self: [member]})("as pydantic has it")
+    assert list(linked(refused)) == [refused]

@@ -307,7 +307,7 @@ def test_the_way_to_one_score_is_chosen_by_what_tells_right_from_wrong_and_is_ke
     assert solve_sync(problem, verifier=RecordedVerifier(aggregate="min"), **answer).answer == "1"
     with pytest.raises(ConfigurationError, match=r"fitted to the 'min' of step scores.*'last'.*aggregate='min'"):
         solve_sync(problem, verifier=RecordedVerifier(aggregate="last"), **answer)
-    with pytest.raises(ConfigurationError, match="how='max' is not known"):
+    with pytest.raises(ConfigurationError, match="aggregate='max' is not known"):
         calibrate(pool, budgets=(N,), aggregate="max")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no problem with step scores"):
         aggregates(Pool(header=pool.header, problems=(PoolProblem(id="p", candidates=(PoolCandidate(correct=True),)),)))
@@ -320,5 +320,6 @@ def test_the_walks_that_nobody_asked_for_are_as_many_as_take_seconds() -> None:
         for p in bare.problems
     ]
     votes = replace(bare, problems=tuple(unscored))
-    assert [orders_of(pool, "last") for pool in (scored, bare, votes)] == [50, 10, 37]
+    assert [orders_of(pool, "last", priced=False) for pool in (scored, bare, votes)] == [50, 10, 37]
+    assert orders_of(votes, "last", priced=True) == 10  # learned rules are tried on bare votes, too
     assert calibrate(scored, budgets=(4,), hold_out=0) == calibrate(scored, budgets=(4,), hold_out=0, orders=50)

@@ -354,12 +354,12 @@ def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:
     assert code == 0, err
     assert "compute-optimal:file" in out
     for strategy, ended, words in (("compute-optimal", 2, "needs the file"),
-                                   ("compute-optimal:file=no", 6, "no: No such file or directory"),
+                                   ("compute-optimal:file=no", 6, "no: there is no such file"),
                                    ("compute-optimal:file=policy.json,m=2", 2, "no setting 'm'")):  # fmt: skip
         code, _, err = said("bench", "--pool", "pool.gz", "--verifier", "recorded", "--strategy", strategy)
         assert code == ended and words in err
     code, _, err = said("solve", "?", "--strategy", "compute-optimal:file=no")
-    assert code == 6 and "no: No such file or directory" in err
+    assert code == 6 and "no: there is no such file" in err
 
 
 def test_a_policy_that_abstains_is_measured_by_what_it_answers(

@@ -143,9 +143,20 @@ def test_problems_stay_on_one_side_and_a_seed_gives_the_same_split(tmp_path: Pat
         ({"threshold": -1}, "threshold=-1 must be"),
     ],
 )  # fmt: skip
-def test_filters_that_are_none_are_refused(settings: dict[str, Any], said_so: str) -> None:
+def test_filters_that_are_not_filters_are_refused(settings: dict[str, Any], said_so: str) -> None:
     with pytest.raises(ConfigurationError, match=said_so):
         Filters(**settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said_so"),
+    [({"filters": {"judge": "votes"}}, "filters=.* must be Filters"), ({"seed": []}, r"seed=\[\] must be"),
+     ({"out": 5}, "5 is not a path"), ({"source": None}, "None is not a path"), ({"format": ["sft"]}, "format=")],
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused(setting: dict[str, Any], said_so: str, tmp_path: Path) -> None:
+    given = {"source": pool(question(1)), "out": tmp_path, "format": "sft"}
+    with pytest.raises(ConfigurationError, match=said_so):
+        export(**{**given, **setting})
 
 
 def test_bad_sources_say_what_is_wrong(tmp_path: Path) -> None:

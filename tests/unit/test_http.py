@@ -11,10 +11,13 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from multidict import CIMultiDict
+
 from tts_plugins._http.choice import uses_aiohttp
 from tts_plugins._http.pool import Lease
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
+from tts_plugins._internal.http_errors import retry_after
 from tts_plugins._internal.json_bytes import decode, encode
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Deferred, Generation, Problem, Scored, held_output
@@ -124,6 +127,21 @@ async def test_a_pool_is_shared_by_address_and_closed_by_the_last() -> None:
     await other.close()
 
 
+async def test_a_server_that_was_not_understood_is_tried_again_by_one_request_after_a_while() -> None:
+    """Regression: after one such answer no request of the loop went by aiohttp, however long it lived."""
+    lease = Lease("http://a.test/v1")
+    pool = lease.pool
+    assert pool.usable(0) and pool.usable(1)
+    pool.misunderstood(100)
+    assert not pool.usable(159)
+    assert [pool.usable(161), pool.usable(161), pool.usable(200)] == [True, False, False]
+    pool.misunderstood(201)
+    assert not pool.usable(320) and pool.usable(322)  # it waits twice as long
+    pool.understood()
+    assert pool.usable(323) and pool.usable(323)
+    await lease.close()
+
+
 def test_each_loop_has_its_pool_and_all_share_one_tls_context() -> None:
     async def pool() -> object:
         lease = Lease("https://a.test/v1")
@@ -132,6 +150,26 @@ def test_each_loop_has_its_pool_and_all_share_one_tls_context() -> None:
 
     assert asyncio.run(pool()) is not asyncio.run(pool())
     assert tls_context() is tls_context()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("2", 2), (" 1.5 ", 1.5), ("1, 3", 3), ("5s", 5), ("Thu, 01 Jan 1970 00:00:30 GMT", 20),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", None), ("-1", None), ("nan", None), ("inf", None), ("", None), (",", None),
+        ("soon", None), ("9" * 400, None), ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+        ("Mon, 99 Foo 2024 99:99:99 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", None), ("0 0 0 0 0", None),
+    ],
+)  # fmt: skip
+def test_a_wait_that_a_server_asks_for_is_read_or_left(said: str, seconds: float | None) -> None:
+    """Regression: a date that no calendar has was an error of its own, which nobody tried again."""
+    assert retry_after({"retry-after": said}, now=10) == seconds
+
+
+def test_of_several_waits_the_longest_is_kept() -> None:
+    assert retry_after(CIMultiDict([("Retry-After", "1"), ("retry-after", "3")]), now=10) == 3
+    assert retry_after({"retry-after-ms": "50", "retry-after": "7"}, now=10) == 0.05
 
 
 def built(text: str) -> list[str]:

@@ -26,9 +26,11 @@ from tts_plugins.cli._arguments.strategy import strategy_of
 from tts_plugins.errors import (
     AllCandidatesFailed,
     AuthenticationFailed,
+    BudgetExhausted,
     ConfigurationError,
     QuotaExhausted,
     RequestRefused,
+    ServerFailed,
 )
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.policies import Rung
@@ -38,6 +40,7 @@ from tts_plugins.strategies import BaseStrategy
 from tts_plugins.testing import ScriptedModel, ScriptedReviseModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 from tts_plugins.types import Problem, Scored
+from tts_plugins.verifiers import CallableVerifier
 
 TWO = SelfConsistency(n=2)
 
@@ -105,6 +108,61 @@ def test_where_a_rung_fails_the_answer_before_stands_and_it_is_told(second: Exce
 
 
 LARGE_ONCE = SelfConsistency(n=1)
+DOWN = ServerFailed("503 from small")
+
+
+def test_where_all_of_the_first_rung_fails_the_next_of_another_model_is_asked_and_it_is_told() -> None:
+    small, large = model([DOWN], "small"), model([9], "large")
+    ladder = Ladder([TWO, SelfConsistency(n=4), Rung(strategy=TWO, model=large)])
+    result = solve_sync("?", model=small, strategy=ladder, attempts=1)
+    assert (result.answer, asked(small, large), result.escalated) == ("9", [2, 2], True)
+    (said,) = [event for event in result.trace if event["kind"] == "rung_failed"]
+    assert "503 from small" in said["error"] and any("503 from small" in each for each in result.warnings)
+
+
+def test_where_every_rung_fails_the_error_names_all_of_them() -> None:
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=model([ServerFailed("503 from large")], "large"))])
+    with pytest.raises(AllCandidatesFailed, match="503 from large") as raised:
+        solve_sync("?", model=model([DOWN], "small"), strategy=ladder, attempts=1)
+    assert any("503 from small" in note for note in raised.value.__notes__)
+
+
+@pytest.mark.parametrize("error", [AuthenticationFailed("401"), QuotaExhausted("402")], ids=repr)
+def test_a_refused_key_or_a_used_up_account_is_told_and_not_paid_around(error: Exception) -> None:
+    large = model([9], "large")
+    with pytest.raises(type(error)):
+        solve_sync("?", model=model([error], "small"), strategy=Ladder([TWO, Rung(strategy=TWO, model=large)]))
+    assert asked(large) == [0]
+
+
+def test_a_verifier_that_fails_or_a_budget_that_is_spent_asks_no_further_model() -> None:
+    def broken(problem: Any, candidate: Any) -> bool:
+        raise OSError("no verdict")
+
+    large = model([9], "large")
+    ladder = Ladder([BestOfN(n=2), Rung(strategy=BestOfN(n=2), model=large)])
+    with pytest.raises((AllCandidatesFailed, OSError), match="no verdict"):
+        solve_sync("?", model=model([1], "small"), strategy=ladder, verifier=CallableVerifier(broken))
+    with pytest.raises(BudgetExhausted):
+        solve_sync("?", model=model([1], "small"), strategy=ladder, verifier=CallableVerifier(lambda p, c: True),
+                   budget=Budget(tokens=1))  # fmt: skip
+    assert asked(large) == [0]
+
+
+@pytest.mark.parametrize(("escalate", "answer"), [(model([9], "large"), "9"), (SelfConsistency(n=3), None)], ids=str)
+def test_an_escalation_to_another_model_answers_where_all_samples_failed(escalate: Any, answer: str | None) -> None:
+    small = model([DOWN], "small")
+
+    def solved() -> Any:
+        return solve_sync("?", model=small, strategy=TWO, attempts=1, abstain_below=0.6, on_abstain="escalate",
+                          escalate=escalate)  # fmt: skip
+
+    if answer is None:  # the same model once more is no way out
+        with pytest.raises(AllCandidatesFailed, match="503"):
+            solved()
+    else:
+        assert (solved().answer, solved().escalated) == (answer, True)
+    assert asked(small) == [2 if answer is None else 4]
 
 
 def test_a_single_answer_of_a_later_rung_is_not_withheld_though_nothing_says_how_sure_it_is() -> None:
@@ -277,6 +335,10 @@ def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureF
     command = ["solve", "?", "--model", "small", "--base-url", server.base_url, "--strategy", typed]
     assert main(command) == 0 and "9" in capsys.readouterr().out
     assert [r.body.get("reasoning_effort") for r in server.requests][-1] == "high"
+    asked = [*command[:-1], "self-consistency:n=2", "--abstain-below", "0.9"]
+    assert main(asked) == 8 and main([*asked, "--larger-model", "large"]) == 0  # it is asked what is unsure
+    assert server.requests[-1].body["model"] == "large" and "9" in capsys.readouterr().out
+    assert main([*asked[:-2], "--larger-model", "large"]) == 2 and "--abstain-below" in capsys.readouterr().err
     alone = "ladder: self-consistency:n=1 > self-consistency:n=2"
     for wrong, said in (("ladder:", "needs its rungs"), ("ladder: luck=1 > revision", "no setting 'luck'"),
                         (alone, "always agrees with itself")):  # fmt: skip
@@ -333,7 +395,7 @@ def test_what_a_search_or_a_revision_chose_decides_whether_it_goes_on(
     large = model([9], "large")
     ladder = Ladder([first, Rung(strategy=BestOfN(n=1), model=large)], signal=signal, enough=0.5)
     scores = TableVerifier({"1": [1.0], "2": [0.0], "3": [0.0], "9": [0.7]})
-    result = solve_sync("?", model=small, strategy=ladder, verifier=scores)
+    result = solve_sync("?", model=small, strategy=ladder, verifier=scores, seed=1)
     assert (result.answer, asked(large)) == (("1", [0]) if better else ("9", [1]))
     assert BaseStrategy.from_dict(Ladder([first, TWO], signal=signal).to_dict()).signal == signal  # type: ignore[attr-defined]
 
@@ -357,3 +419,8 @@ def test_a_strategy_that_says_nothing_of_its_choice_has_the_confidence_of_its_re
     result = solve_sync("?", model=model(answers, "small"), strategy=ladder)
     (rung,) = [event for event in result.trace if event["kind"] == "rung"]
     assert rung["ease"] == alone.confidence == answers.count(7) / 4 and asked(large) == [then]
+    # So it is in an escalation: the answer that the solve itself would give is not paid for anew.
+    again = model([8], "large")
+    escalated = solve_sync("?", model=model(answers, "small"), strategy=First(), abstain_below=0.75,
+                           on_abstain="escalate", escalate=again)  # fmt: skip
+    assert (asked(again), escalated.escalated) == ([then], bool(then))

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import traceback
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tts_plugins import (
     solve_events,
     solve_many,
     solve_many_sync,
+    solve_stream,
     solve_sync,
 )
 from tts_plugins._internal.signatures import called_as
@@ -107,6 +109,26 @@ async def test_solve_tells_it_too_and_stays_a_coroutine_function() -> None:
         await wrong()
     with pytest.raises(UnknownSettingError, match="solve: 3 is given by its place"):
         await wrong("q", 3)
+
+
+async def test_a_stream_of_solves_stays_an_asynchronous_generator_function() -> None:
+    assert inspect.isasyncgenfunction(solve_stream)
+    wrong: Any = solve_stream
+    with pytest.raises(UnknownSettingError, match=r"solve_stream: missing .*'problems'; write solve_stream\(problems"):
+        await anext(wrong())
+    closed: list[str] = []
+
+    @called_as()
+    async def counting() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            closed.append("inside")
+
+    numbers = counting()
+    assert await anext(numbers) == 1
+    await numbers.aclose()
+    assert closed == ["inside"]
 
 
 def test_a_type_error_of_the_function_itself_stays_what_it_is() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tts_plugins import SelfConsistency
+from tts_plugins import BestOfN, SelfConsistency
 from tts_plugins.bench import replay_sync
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import LearnedStopping, calibrate
@@ -49,9 +50,22 @@ def test_a_promise_takes_a_least_number_of_problems() -> None:
     assert enough.enough is not None and 0 < (enough.lost_at_most or 0) <= 0.01
 
 
-def test_a_target_of_nothing_loses_nothing() -> None:
-    rule = LearnedStopping.fit(synthetic_pool(60, 8, seed=5), n=8, target=0.0)
+@pytest.mark.parametrize("select", ["majority", "weighted", "best"])
+@pytest.mark.parametrize("goal", [{"target": 0.0}, {"price": 0.0}, {"price": 0}], ids=str)
+def test_a_target_or_a_price_of_nothing_loses_nothing(goal: dict[str, float], select: Select) -> None:
+    rule = LearnedStopping.fit(synthetic_pool(60, 8, seed=5), n=8, select=select, orders=10, **goal)
     assert rule.lost_at_most == 0.0 and rule.expected_accuracy == rule.full_accuracy
+    assert not rule.weights and rule.enough is None and rule.at_most is None
+
+
+@pytest.mark.parametrize("goal", [{"target": 0.0}, {"price": 0.0}], ids=str)
+def test_a_policy_for_which_tokens_cost_nothing_loses_nothing_and_says_nothing_of_problems(goal: Any) -> None:
+    """A learned rule, or fewer samples, may look better on the problems of the fit, by luck."""
+    for seed in range(3):
+        plan = calibrate(synthetic_pool(90, 8, seed=seed), budgets=(8,), orders=5, **goal).plans[0]
+        assert isinstance(plan.fixed, BestOfN | SelfConsistency) and plan.fixed.n == 8 and not plan.stages
+        assert plan.over_full is not None and plan.over_full.accuracy == (0.0, 0.0, 0.0)
+        assert not any("too few to promise" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize("select", ["majority", "weighted", "best"])

@@ -33,7 +33,7 @@ PIECES = (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 def test_no_control_token_survives_or_is_formed(text: str) -> None:
     clean = neutralise(text)
@@ -41,7 +41,7 @@ def test_no_control_token_survives_or_is_formed(text: str) -> None:
     assert neutralise(clean) == clean
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=300), st.integers(200, 400))
 def test_framed_text_stays_between_its_lines(text: str, limit: int) -> None:
     key = make_key(7, text)

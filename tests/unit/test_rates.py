@@ -17,7 +17,7 @@ from tts_plugins.testing.scripted import ScriptedModel
 WINDOW = 60.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(1, 4),
     st.lists(st.tuples(st.floats(0, 20), st.floats(0, LEASE), st.integers(0, 3)), max_size=80),

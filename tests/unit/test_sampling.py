@@ -217,16 +217,17 @@ async def test_a_judges_seeds_belong_to_the_candidate_whatever_arrives_first() -
         name = "judge"
 
         def __init__(self, delays: Sequence[float]) -> None:
-            self.delays, self.model = delays, ScriptedModel(["0.5"])
+            self.delays, self.models = delays, [ScriptedModel(["0.5"]) for _ in delays]
 
         async def bound(self, problem: Problem, tokens: int | None) -> Bound:
             return FREE
 
         async def score(self, run: Run, candidate: Candidate) -> Score:
             await asyncio.sleep(self.delays[candidate.index])
+            model = self.models[candidate.index]
             for _ in range(2):
-                await run.generate(self.model, problem := Problem(f"rate {candidate.index}"))
-                asked.setdefault(int(problem.text.split()[1]), []).append(self.model.requests[-1][0])
+                await run.generate(model, Problem(f"rate {candidate.index}"))
+            asked[candidate.index] = [seeds[0] for seeds in model.requests]
             return Score(value=0.5)
 
     async def once(delays: Sequence[float]) -> dict[int, list[int | None]]:

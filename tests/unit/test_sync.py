@@ -386,6 +386,25 @@ def test_an_interrupt_stops_and_settles_what_runs() -> None:
     signal.signal(signal.SIGINT, before)
 
 
+class Interrupting(ScriptedModel):
+    """Interrupts the program once three are in flight: its main thread may not even have begun to wait by then."""
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        if len(self.requests) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return await super().generate(problem, seeds)
+
+
+def test_an_interrupt_at_any_moment_stops_and_settles_what_runs() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    for _ in range(300):
+        ledger = Ledger(Budget(calls=10))
+        with pytest.raises(KeyboardInterrupt):
+            solve_sync("q", model=Interrupting(["a"], latency=60), strategy=SelfConsistency(n=3), budget=ledger)
+        assert ledger.open_holds == 0
+    signal.signal(signal.SIGINT, before)
+
+
 SCRIPT = """
 import os, sys, time, threading
 from tts_plugins import Budget, SelfConsistency, solve_sync

@@ -283,7 +283,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [p for k, v in inner for p in _places(v, (*path, k))]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.sampled_from(_places(GOOD)), st.booleans()), min_size=1, max_size=6))
 def test_each_further_mistake_lowers_the_share(breaks: list[tuple[tuple[Any, ...], bool]]) -> None:
     value, before, broken = copy.deepcopy(GOOD), 1.0, list[tuple[Any, ...]]()
@@ -310,7 +310,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(json_values)
 def test_one_means_valid_and_the_rest_is_below(value: Any) -> None:
     import jsonschema

@@ -162,7 +162,8 @@ class Caller(End):
     def abandon(self) -> None:
         """Charge what is still in flight at its bound: its server may work on it, though nobody waits now."""
         for own, request in list(self._flying.items()):
-            self._settle(own, request.unreported(), request.role)
+            if own.open:  # the collector may close a call at any step
+                self._settle(own, NOTHING if request.waiting else request.unreported(), request.role)
             request.rest.release()
 
     def _begun(

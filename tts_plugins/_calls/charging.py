@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 
+from tts_plugins._internal.values import linked
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ModelError
 from tts_plugins.ledger import Hold
@@ -64,20 +65,14 @@ def cause_for(found: BaseException, error: BaseException | None) -> BaseExceptio
     An error of ours is raised again for what user code or a client made of it on its way. If it became its own cause,
     whoever follows causes would never end, and only the collector of cycles would free it.
     """
-    todo, seen = [error], set[int]()
-    while todo:
-        one = todo.pop()
-        if one is found:
-            return found.__cause__
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            todo += [one.__cause__, one.__context__]
+    if error is not None and any(one is found for one in linked(error)):
+        return found.__cause__
     return error
 
 
 def shortage(error: BaseException) -> str | None:
     """Return what this machine lacked, if that is why a call failed: a thread, a file descriptor, memory."""
-    for seen in causes_of(error):
+    for seen in linked(error):
         if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in _SHORT):
             return f"{type(seen).__name__}: {seen}"
         if isinstance(seen, RuntimeError) and "start" in str(seen) and "thread" in str(seen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import marshal
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -37,12 +38,14 @@ class Written:
         shape: the same of all but the texts: roles, tools, and other fields.
         content: bytes of its texts.
         tokens: tokens at most, without what a template adds to each prompt.
+        media: images, recordings and files.
     """
 
     key: int
     shape: int | None
     content: int
     tokens: int
+    media: int
 
     @classmethod
     def of(cls, prompt: Any) -> Written:
@@ -52,19 +55,19 @@ class Written:
         if (texts := _plain_texts(prompt)) is not None:
             frame, around = _plain_frame(tuple([message["role"] for message in prompt["messages"]]))
             content = sum([_bytes(text) for text in texts])
-            return cls(hash((frame, *texts)), frame, content, content + around)
+            return cls(hash((frame, *texts)), frame, content, content + around, 0)
         ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
         if isinstance(ids, list):
-            return cls(hash(_ENCODER.encode(prompt)), None, 0, len(ids))  # they are tokens already
+            return cls(hash(_ENCODER.encode(prompt)), None, 0, len(ids), 0)  # they are tokens already
         bare, texts, media = _parted(prompt)
         shape, around = _frame(bare)
         content = sum(_bytes(text) for text in texts)
         around += _PER_MESSAGE * (len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1)
         if not media:
-            return cls(hash((shape, *texts)), shape, content, content + around)
+            return cls(hash((shape, *texts)), shape, content, content + around, 0)
         # One image says nothing of the next one, so nothing is learnt of the shape.
         around += sum(most for _, most in media)
-        return cls(hash((shape, *texts, *(key for key, _ in media))), None, content, content + around)
+        return cls(hash((shape, *texts, *(key for key, _ in media))), None, content, content + around, len(media))
 
 
 def _plain_texts(prompt: Any) -> list[str] | None:
@@ -127,13 +130,21 @@ def _parted(prompt: Any) -> tuple[Any, list[str], list[tuple[int, int]]]:
             elif (found := _media_in(inner))[0]:
                 media += found[0]
                 message = {**message, "content": found[1]} if isinstance(message, Mapping) else found[1]
+            if isinstance(message, Mapping) and (names := [name for name in message if _MEDIUM.search(str(name))]):
+                media += [m for name in names for each in _listed(message[name]) if (m := _medium({name: each}))]
+                message = {name: value for name, value in message.items() if name not in names}
             bare.append(message)
     return frame, texts, media
 
 
+def _listed(value: Any) -> tuple[Any, ...]:
+    """Return the parts of a value, of which None has none."""
+    return tuple(value) if isinstance(value, list | tuple) else () if value is None else (value,)
+
+
 def _media_in(parts: Any) -> tuple[list[tuple[int, int]], list[Any]]:
     """Return the media of a message's parts, as `_medium` has them, and the other parts."""
-    parts = parts if isinstance(parts, list | tuple) else ()
+    parts = _listed(parts)
     found = [_medium(part) for part in parts]
     kept = [part for part, medium in zip(parts, found, strict=True) if medium is None]
     return [medium for medium in found if medium is not None], kept
@@ -192,14 +203,14 @@ class PromptBound:
         self._seen: OrderedDict[int, int] = OrderedDict()
         self._shapes: OrderedDict[int, _Shape] = OrderedDict()
         self._size = size
-        self._allowance = _PER_PROMPT
+        self._allowance, self._medium = _PER_PROMPT, 0
 
     def of(self, prompt: Any) -> int:
         """Return tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
         written = prompt if isinstance(prompt, Written) else Written.of(prompt)
         if (seen := self._seen.get(written.key)) is not None:
             return seen
-        unlearnt = written.tokens + self._allowance
+        unlearnt = written.tokens + self._allowance + self._medium * written.media
         if written.shape is None or (shape := self._shapes.get(written.shape)) is None:
             return unlearnt
         learnt = min(written.content + shape.most + _MARGIN, unlearnt)
@@ -210,8 +221,11 @@ class PromptBound:
         written = prompt if isinstance(prompt, Written) else Written.of(prompt)
         if self._seen.get(written.key) == tokens:
             return  # as of all samples of one prompt but the first
-        # A template that adds more than expected does so for every prompt.
-        self._allowance += max(0, tokens - written.tokens - self._allowance)
+        beyond = max(0, tokens - written.tokens - self._allowance - self._medium * written.media)
+        if written.media:  # its images are larger than expected, which says nothing of other prompts
+            self._medium += math.ceil(beyond / written.media)
+        else:  # a template that adds more than expected does so for every prompt
+            self._allowance += beyond
         if written.shape is not None:
             shape = self._shapes.pop(written.shape, None) or _Shape()
             shape.saw(written.content, tokens)

@@ -47,16 +47,20 @@ class LoopThread:
         self,
         function: Callable[[], Coroutine[Any, Any, T]],
         context: contextvars.Context,
-        ended: threading.Event | None = None,
     ) -> concurrent.futures.Future[T]:
-        return submit(self._loop(), function, context, ended)
+        return submit(self.loop(), function, context)
 
     def check(self) -> None:
         """Raise if nothing runs the loop any more, so that nobody waits for it for ever."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError(f"the thread {self._name!r} has ended, and what it was given will not be run")
 
-    def _loop(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, and start its thread before if it has none.
+
+        Raises:
+            NoThread: no thread can be started.
+        """
         with self._lock:
             if self.running is None:
                 loop, ready = _new_loop(), threading.Event()
@@ -127,6 +131,7 @@ def submit(
     loop: asyncio.AbstractEventLoop,
     function: Callable[[], Coroutine[Any, Any, T]],
     context: contextvars.Context | None = None,
+    future: concurrent.futures.Future[T] | None = None,
     ended: threading.Event | None = None,
 ) -> concurrent.futures.Future[T]:
     """Run a coroutine function on a loop, from any thread; cancelling the future cancels it.
@@ -136,29 +141,34 @@ def submit(
 
     Args:
         context: to run it in; this one's by default.
+        future: to return; a new one by default.
         ended: set once it has ended, cancelled or not.
 
     Raises:
         RuntimeError: the loop is closed.
     """
-    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    result = concurrent.futures.Future[T]() if future is None else future
     inside = contextvars.copy_context() if context is None else context
 
     def start() -> None:
+        if result.cancelled():
+            if ended is not None:
+                ended.set()
+            return
         try:
             task = loop.create_task(function(), context=inside)
         except BaseException as error:  # noqa: BLE001 - a wrong argument, say: it belongs to who waits
             if ended is not None:
                 ended.set()
-            future.set_exception(error)
+            result.set_exception(error)
             return
-        future.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
-        task.add_done_callback(lambda t: _settle(future, t))
+        result.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
+        task.add_done_callback(lambda t: _settle(result, t))
         if ended is not None:
             task.add_done_callback(lambda _: ended.set())
 
     loop.call_soon_threadsafe(start)
-    return future
+    return result
 
 
 def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
-from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by
+from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by, submit
 from tts_plugins._concurrency.thread_pool import POOL, NoThread, on_pool
 
 __all__ = ["all_waiting_threads", "calling_thread", "run_sync", "waiting_threads"]
 
 T = TypeVar("T")
 _PATIENCE = 1.0, 5.0  # seconds before the first check that what one waits for can end, and between later ones
+_SETTLING = 5.0  # seconds in which what was interrupted should have settled; a second interrupt ends them
 _FEW = 64  # calls that wait; of more, each checks less often, since it looks at all of them
 
 # Set where a loop of ours is blocked by what runs here, so that nothing in here may wait for that loop.
@@ -79,13 +80,15 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> T:
     if _apart.get() or threading.get_ident() in (USER.ident, ENGINE.ident):
         return _run_apart(function, context)
-    ended = threading.Event()
     try:
-        future = ENGINE.submit(function, context, ended)
+        loop = ENGINE.loop()
     except NoThread:
         return _run_here(function)
+    # Made before it is submitted, since an interrupt may come at any moment, and finds what to stop here.
+    future, ended = concurrent.futures.Future[T](), threading.Event()
     patience, later = _PATIENCE
     try:
+        submit(loop, function, context, future, ended)
         while True:
             try:
                 return future.result(timeout=patience * max(1.0, len(_waiting) / _FEW))
@@ -98,7 +101,7 @@ def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]], context: cont
                 patience = later
     except BaseException:  # KeyboardInterrupt in the waiting thread: what runs is stopped and settled
         if future.cancel():
-            ended.wait(timeout=1.0)
+            ended.wait(timeout=_SETTLING)
         raise
     finally:
         del future  # as in `in_thread`

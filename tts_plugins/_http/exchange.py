@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -13,10 +13,9 @@ import aiohttp
 from tts_plugins._http.failures import ExchangeFailed, StatusFailed
 from tts_plugins._http.pool import Pool
 from tts_plugins._internal.http_errors import shown_address
-from tts_plugins._internal.http_limits import REDIRECTS, BodyReader, Unreadable, check_redirect, redirected
+from tts_plugins._internal.http_limits import REDIRECTS, BodyReader, Unreadable, check_redirect, header, redirected
 
 _AT_ONCE = 2**20  # bytes; what is larger is sent in pieces, between which the loop goes on
-_DRAIN = 0.1  # seconds for the end of a stream whose last event is there, so that its connection can be kept
 
 
 async def post(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> bytes:
@@ -54,7 +53,6 @@ async def post_for_pieces(
     try:
         async with contextlib.aclosing(_pieces(response)) as pieces:
             yield pieces
-        await _drain(response)
     finally:
         response.release()
 
@@ -86,7 +84,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
     if pool.proxy is not None:
         headers = {**headers, **pool.headers}
     try:
-        return await pool.session.post(
+        response = await pool.session.post(
             url,
             data=aiohttp.BytesPayload(data) if len(data) < _AT_ONCE else io.BytesIO(data),
             headers=headers,
@@ -94,8 +92,11 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
             proxy=pool.proxy,
             proxy_headers=pool.tunnel_headers,
         )
+        pool.understood()
+        return response
     except (aiohttp.ClientError, OSError) as error:
-        pool.incompatible = pool.incompatible or type(error) is aiohttp.ClientResponseError
+        if type(error) is aiohttp.ClientResponseError:
+            pool.misunderstood(time.monotonic())
         failed = _failure(error)
     except (TypeError, ValueError, OverflowError) as error:  # of an address or a header that cannot be sent
         failed = ExchangeFailed(type(error).__name__, frozenset({"InvalidURL"}))
@@ -110,7 +111,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _reader(response: aiohttp.ClientResponse) -> BodyReader:
-    return BodyReader(response.headers.get("Content-Encoding"), response.headers.get("Content-Length"))
+    return BodyReader(header(response.headers, "Content-Encoding"), response.headers.get("Content-Length"))
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -133,15 +134,6 @@ async def _words(response: aiohttp.ClientResponse) -> bytes:
     with contextlib.suppress(aiohttp.ClientError, Unreadable, OSError):
         return await _body(response)
     return b""
-
-
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    if response.content.at_eof():
-        return
-    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(_DRAIN):
-            while not response.content.at_eof():
-                await response.content.readany()
 
 
 def _failure(error: Exception) -> ExchangeFailed:

@@ -21,6 +21,7 @@ from tts_plugins._internal.secrets import split_login
 CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
 # Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
 _IDLE = 4.0
+_PAUSE = 60.0  # seconds
 _HEADER = 2**16  # bytes of one header of an answer, where the OpenAI client takes 100 kB of all; aiohttp has 8 kB
 _Key = tuple[str, str | None]
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, Pool]] = WeakKeyDictionary()
@@ -32,12 +33,13 @@ class Pool:
     There is no time limit of its own, for a connection neither: at many requests at once one may take seconds, and
     whoever asks has a limit for the whole call.
 
-    Attributes:
-        incompatible: the server sent what aiohttp does not take for HTTP, though other clients may.
+    There are servers that aiohttp does not understand, though other clients do. After such an answer it is not used for
+    a while, which doubles each time, and then by one request, which shows whether it may be used again.
     """
 
     def __init__(self, address: str, key: _Key) -> None:
-        self.key, self.leases, self.process, self.incompatible = key, 0, os.getpid(), False
+        self.key, self.leases, self.process = key, 0, os.getpid()
+        self._avoided_until, self._pause = 0.0, _PAUSE
         self.proxy: str | None = None
         login: dict[str, str] = {}
         if key[1] is not None:
@@ -54,6 +56,22 @@ class Pool:
             max_field_size=_HEADER,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         )
+
+    def usable(self, now: float) -> bool:
+        """Return whether a request may be sent at this time, in seconds of the monotonic clock."""
+        if now < self._avoided_until:
+            return False
+        if self._avoided_until:
+            self._avoided_until = now + self._pause  # the others wait for how this one fares
+        return True
+
+    def understood(self) -> None:
+        """Note that an answer was one of HTTP."""
+        self._avoided_until = 0.0
+
+    def misunderstood(self, now: float) -> None:
+        """Note that an answer was none, as far as aiohttp can tell."""
+        self._avoided_until, self._pause = now + self._pause, 2 * self._pause
 
 
 class Lease:

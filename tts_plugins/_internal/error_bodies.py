@@ -75,10 +75,17 @@ def read_error(body: object) -> ErrorBody:
 
 
 def error_in(body: object) -> object:
-    """Return the error that an answer with status 200 holds; None if it holds none."""
-    if not isinstance(body, Mapping) or body.get("choices"):
+    """Return the error that an answer with status 200 holds; None if it holds none.
+
+    OpenRouter has one beside the choice that it ends.
+    """
+    if not isinstance(body, Mapping):
         return None
-    if body.get("error") or body.get("errors") or body.get("object") == "error" or body.get("type") == "error":
+    if body.get("error"):
+        return body
+    if body.get("choices"):
+        return None
+    if body.get("errors") or body.get("object") == "error" or body.get("type") == "error":
         return body
     coded = {"code", "status", "param"} & {key for key, value in body.items() if value}
     return body if body.get("detail") or (isinstance(body.get("message"), str) and coded) else None

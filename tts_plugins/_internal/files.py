@@ -24,9 +24,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """Return the path with the home folder in the place of `~`; as it is where nobody has the name after the `~`.
 
     Raises:
-        ConfigurationError: it has a NUL character, which no system allows in a path.
+        ConfigurationError: it is not a path, or has a NUL character, which no system allows in one.
     """
-    text = os.fspath(path)
+    text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{text!r:.80} is not a path; give the name of a file as text")
     if "\0" in text:
         raise ConfigurationError(f"{text!r:.80} cannot be a path: it has a NUL character; give the name of a file")
     return Path(os.path.expanduser(text))

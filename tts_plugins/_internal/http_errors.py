@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
+from tts_plugins._internal.http_limits import header
 from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins._internal.values import linked
 from tts_plugins.errors import (
     AuthenticationFailed,
     CallTimedOut,
@@ -115,7 +119,7 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
         A ConfigurationError if nothing was sent, and nothing can be until a setting is changed: an address, a
         header or a proxy that cannot be used, or too few file descriptors.
     """
-    chain = list(_chain(error))
+    chain = list(linked(error))
     names = {kind.__name__ for each in chain for kind in type(each).__mro__}.union(
         *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one represents
     )
@@ -149,36 +153,24 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
     return ConnectionFailed(f"{who}: the connection failed ({reason}){hint}", refused=refused)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    todo = [error]
-    while todo and id(todo[0]) not in seen:
-        each = todo.pop(0)
-        seen.add(id(each))
-        yield each
-        # The context counts even if it is suppressed: one client hides what the system said.
-        found = (
-            each.__cause__ or each.__context__, getattr(each, "os_error", None), *getattr(each, "exceptions", ())
-        )  # fmt: skip
-        todo += [e for e in found if isinstance(e, BaseException)]
-
-
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
     """Return the seconds that the server asks to wait. `now`, in seconds of the epoch, is subtracted from a date."""
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / scale
-        except ValueError:
-            parsed = email.utils.parsedate_tz(value)
-            if parsed is None:
-                continue
-            seconds = email.utils.mktime_tz(parsed) - now
-        if 0 <= seconds < _YEAR:
+        said = header(headers, name)
+        if said is not None and 0 <= (seconds := _seconds(said, scale, now)) < _YEAR:
             return seconds
     return None
+
+
+def _seconds(said: str, scale: float, now: float) -> float:
+    """Return the seconds that a header says, the most if there are several; NaN if it is neither numbers nor a date."""
+    with contextlib.suppress(ValueError):
+        return max(float(part.strip().removesuffix("s")) for part in said.split(",")) / scale
+    try:
+        date = email.utils.parsedate_tz(said)
+        return math.nan if date is None else email.utils.mktime_tz(date) - now
+    except (ValueError, OverflowError):  # a day that no calendar has
+        return math.nan
 
 
 def server_words(body: object, headers: Mapping[str, str] | Any) -> str:
@@ -200,4 +192,4 @@ def cut(text: str) -> str:
 def shown_address(url: str) -> str:
     """Return an address for messages and traces, without the password or the query that it may carry."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

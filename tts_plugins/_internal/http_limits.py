@@ -6,6 +6,7 @@ import importlib
 import re
 import zlib
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from tts_plugins.errors import ConfigurationError
@@ -18,6 +19,7 @@ REDIRECTS = 5
 """That one request follows at most."""
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FRAMING = {"content-length", "transfer-encoding"}
 _PIECE = 2**16
 
 
@@ -88,6 +90,8 @@ def check_headers(owner: str, headers: Mapping[str, str] | None) -> None:
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigurationError(f"{owner}: headers has the name {str(name)[:60]!r}, which HTTP does not allow")
+        if name.lower() in _FRAMING:
+            raise ConfigurationError(f"{owner}: headers has {name!r}, which depends on each body; leave it out")
         check_value(owner, f"headers[{name!r}]", value)
 
 
@@ -99,6 +103,8 @@ def check_value(owner: str, field: str, value: object) -> None:
         raise ConfigurationError(
             f"{owner}: {field} holds a line break or another control character, which no header may; strip it"
         )
+    if value != value.strip():
+        raise ConfigurationError(f"{owner}: {field} has blanks at its ends, which no header may; strip it")
     if not value.isascii():
         raise ConfigurationError(f"{owner}: {field} holds characters that are not ASCII, which no header may")
 
@@ -136,12 +142,19 @@ def redirect_error(who: str, target: str, url: str = "") -> ConfigurationError:
     """Return the error for a redirect that is not followed: to another server, unless `url` is of the same."""
     parts = urlsplit(target)
     if url and same_origin(url, target):
-        return ConfigurationError(f"{who}: it redirects to {parts.path!r}; change the path of base_url to match")
+        path = parts.path.partition(";")[0][:80]  # what follows may be a key, as what follows a question mark
+        return ConfigurationError(f"{who}: it redirects to {path!r}; change the path of base_url to match")
     there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return ConfigurationError(
         f"{who}: it redirects to another server, {there}, which would get the prompt and the headers; if it is yours, "
         "give its address as base_url"
     )
+
+
+def header(headers: Any, name: str) -> str | None:
+    """Return a header's value, with commas between if it was sent several times; None if there is none."""
+    every = getattr(headers, "getall", None)
+    return headers.get(name) if every is None else ", ".join(every(name, ())) or None
 
 
 class BodyReader:
@@ -156,38 +169,52 @@ class BodyReader:
     """
 
     def __init__(self, encoding: str | None, length: str | None = None, most: int = MOST_BYTES) -> None:
-        encoding = (encoding or "identity").strip().lower()
-        if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
+        codings = [c for c in re.split(r"[\s,]+", (encoding or "").lower()) if c not in ("", "identity")]
+        if codings not in ([], ["gzip"], ["x-gzip"], ["deflate"]):
             raise Unreadable(
                 f"the answer is compressed as {encoding!r:.40}, and {ENCODINGS} was asked for; have the server, or the "
                 "proxy before it, send that",
                 final=True,
             )
-        self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._raw = encoding == "deflate"  # some servers omit its header of two bytes
+        self._packed, self._zlib = bool(codings), codings == ["deflate"]
+        self._inflate: zlib._Decompress | None = None
+        self._head, self._members = b"", 0
         self._most, self._size = most, 0
         if length is not None and length.isdigit() and int(length) > most:
             self._refuse()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return what the next bytes bring, decompressed, in pieces."""
-        if self._inflate is None:
+        if not self._packed:
             return [self._count(data)] if data else []
         out = []
         while data:
-            out.append(self._count(self._piece(data)))
-            data = self._inflate.unconsumed_tail
+            if self._inflate is None and not (data := self._begin(data)):
+                break
+            assert self._inflate is not None
+            try:
+                out.append(self._count(self._inflate.decompress(data, _PIECE)))
+            except zlib.error as error:
+                raise Unreadable(f"the answer cannot be decompressed ({error})") from None
+            data = self._inflate.unconsumed_tail or self._inflate.unused_data
+            if self._inflate.eof:
+                self._inflate = None
         return [piece for piece in out if piece]
 
-    def _piece(self, data: bytes) -> bytes:
-        assert self._inflate is not None
-        try:
-            return self._inflate.decompress(data, _PIECE)
-        except zlib.error as error:
-            if not self._raw or self._size:
-                raise Unreadable(f"the answer cannot be decompressed ({error})") from None
-            self._raw, self._inflate = False, zlib.decompressobj(-zlib.MAX_WBITS)
-            return self._piece(data)
+    def _begin(self, data: bytes) -> bytes:
+        """Begin to decompress, or go on with gzip's next member; return the data, none if it cannot be begun with."""
+        self._head, data = b"", self._head + data
+        if len(data) < 2:
+            self._head = data
+            return b""
+        gzip, zlibs = data[:2] == b"\x1f\x8b", data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
+        if self._members and not gzip:
+            self._count(data)  # whatever follows is no part of the answer
+            return b""
+        # Some servers omit the head of two bytes of deflate.
+        raw = self._zlib and not (gzip or zlibs)
+        self._inflate, self._members = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32), 1
+        return data
 
     def _count(self, data: bytes) -> bytes:
         self._size += len(data)

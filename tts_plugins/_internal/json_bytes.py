@@ -1,9 +1,13 @@
-"""JSON as bytes: by orjson if it is installed, else by the standard library, with the same result. Pure."""
+"""JSON as bytes, by orjson if it is installed, else by the standard library, with the same result; and strict JSON.
+
+Pure.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from typing import Any
 
 _FAST = importlib.util.find_spec("orjson") is not None
@@ -52,3 +56,24 @@ def decode(data: bytes | str) -> Any:
         return json.loads(text.removeprefix("\ufeff"), strict=False)
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
+
+
+def refuse_constant(name: str) -> Any:
+    """Raise for NaN and Infinity, which Python's parser would take."""
+    raise ValueError(f"{name} is not JSON")
+
+
+def finite(text: str) -> float:
+    """Return the number; raise for one that is too large for a float."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of its members; raise where a key stands twice: another reader may take the other one."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("an object has the same key twice")
+    return made

@@ -6,10 +6,11 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
+from tts_plugins._internal.values import linked
 from tts_plugins.errors import ConfigurationError
 
 # Headers that clients and proxies set by themselves; their values are words of every message.
@@ -82,9 +83,22 @@ def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]
     values = [v.decode("latin-1") if isinstance(v, bytes) else v for v in given if isinstance(v, str | bytes)]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
-    query = parse_qsl(urlsplit(url).query) if "?" in url else []
-    values += [value for name, value in query if _SECRET.search(name)]
+    values += _under_secret_names(dict(parse_qsl(urlsplit(url).query)) if "?" in url else {})
     return frozenset(v for v in (*values, *(k for k in keys if k)) if len(v.strip()) >= _SHORTEST)
+
+
+def secrets_of_request(fields: Mapping[str, Any]) -> frozenset[str]:
+    """Return the values that must not show of what a client's method is given beside the request."""
+    named = [*_under_secret_names(fields.get("extra_query")), *_under_secret_names(fields.get("extra_body"))]
+    return secrets_in(fields.get("extra_headers"), *named)
+
+
+def _under_secret_names(fields: Any) -> Iterator[str]:
+    """Yield the texts that have a name as keys have, however deep."""
+    for name, value in fields.items() if isinstance(fields, Mapping) else ():
+        if isinstance(value, str) and _SECRET.search(str(name)):
+            yield value
+        yield from _under_secret_names(value)
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
@@ -127,13 +141,8 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
     The frames of an HTTP client hold the request with its headers; a report that prints local variables shows them.
     """
-    seen: set[int] = set()
-    todo, secrets = [error], list(secrets)
-    while todo:
-        each = todo.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
+    secrets = list(secrets)
+    for each in linked(error):
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
         _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said", "object"), secrets)
@@ -141,8 +150,6 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)
         _clean_texts(response, ("_content", "_text"), secrets)  # httpx's, which has no other way to change them
-        todo += [e for e in (each.__cause__, each.__context__) if e is not None]
-        todo += getattr(each, "exceptions", ())
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:

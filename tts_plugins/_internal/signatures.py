@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -67,7 +69,8 @@ def _places(function: Callable[..., Any]) -> tuple[int, int] | None:
 def called_as(example: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function so that arguments that do not fit its signature are an error which shows how to call it.
 
-    It costs nothing but a call: the signature is read once Python has refused the arguments.
+    It costs nothing but a call: the signature is read once Python has refused the arguments. What `inspect` calls a
+    coroutine function or an asynchronous generator function stays one.
 
     Args:
         example: the call to write: "Scaled(module, n=8)"; by default it is made from the signature.
@@ -89,8 +92,20 @@ def called_as(example: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
             finally:
                 del args, kwargs  # they may hold a key, which no traceback shows
 
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def iterated(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with contextlib.aclosing(cast(Any, call(*args, **kwargs))) as made:
+                    del args, kwargs
+                    async for each in made:
+                        yield each
+
+            return cast(Callable[P, R], iterated)
         if not inspect.iscoroutinefunction(function):
             return call
+        if sys.version_info >= (3, 12):
+            return inspect.markcoroutinefunction(call)
 
         @functools.wraps(function)
         async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:

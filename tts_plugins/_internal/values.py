@@ -1,4 +1,4 @@
-"""Read values of unknown kinds: parts of a reply, whatever it is made of, and numbers, which True and False are not."""
+"""Read values of unknown kinds: parts of a reply or of an error, whatever it is made of; numbers, which True is not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import math
 import numbers
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 
@@ -44,6 +44,22 @@ def fields_of(thing: Any) -> Mapping[str, Any]:
 def listed(value: Any) -> list[Any]:
     """Return the value if it is a list, else []: servers send null, strings and mappings in its place."""
     return value if isinstance(value, list) else []
+
+
+def linked(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it leads to, each once, the nearest first: causes, contexts, members of groups.
+
+    A context counts even if it is suppressed: one HTTP client hides what the system said.
+    """
+    found, seen = [error], {id(error)}
+    for each in found:
+        yield each
+        groups = (getattr(each, "exceptions", ()), getattr(each, "errors", ()))  # of `AllCandidatesFailed`
+        inside = [one for group in groups if isinstance(group, list | tuple) for one in group]
+        for one in (each.__cause__, each.__context__, getattr(each, "os_error", None), *inside):
+            if isinstance(one, BaseException) and id(one) not in seen:
+                seen.add(id(one))
+                found.append(one)
 
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:

@@ -74,11 +74,14 @@ class _Spans:
     def _begin(self, event: Event) -> None:
         api, kind = self._api, event["kind"]
         parent = self._contexts.get(event["parent"])
+        attributes = _begun(event)
+        if self._content and event.get("problem"):
+            attributes["gen_ai.input.messages"] = _message("user", str(event["problem"]))
         span = self._tracer.start_span(
             f"chat {event['model']}" if kind == "request" else f"tts_plugins.{kind}",
             context=parent,
             kind=api.SpanKind.CLIENT if kind == "request" else api.SpanKind.INTERNAL,
-            attributes=_begun(event) | (_asked(event) if self._content else {}),
+            attributes=attributes,
             start_time=self._time(event["at"]),
         )
         self._spans[event["id"]], self._contexts[event["id"]] = span, api.set_span_in_context(span, parent)
@@ -119,10 +122,6 @@ class _Spans:
 def _message(role: str, text: str) -> str:
     parts = [{"type": "text", "content": text}]
     return json.dumps([{"role": role, "parts": parts, **({"finish_reason": "stop"} if role == "assistant" else {})}])
-
-
-def _asked(event: Event) -> dict[str, Any]:
-    return {"gen_ai.input.messages": _message("user", str(event["problem"]))} if event.get("problem") else {}
 
 
 def _begun(event: Event) -> dict[str, Any]:

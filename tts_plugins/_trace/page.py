@@ -138,33 +138,20 @@ def tally(view: View) -> Html | None:
     rows = []
     for answer, count in shown:
         ours = chosen is not None and answer == str(chosen)
-        rows.append(
-            el(
-                "tr",
-                el(
-                    "th",
-                    el("span", "★ " if ours else "", class_="mark chosen"),
-                    el("bdi", shorten(oneline(answer), 80)),
-                    scope="row",
-                ),
-                el("td", _share(count / total)),
-                el("td", plural(count, "vote")),
-                class_="ours" if ours else None,
-            )
-        )  # fmt: skip
+        mark = el("span", "★ " if ours else "", class_="mark chosen")
+        head = el("th", mark, el("bdi", shorten(oneline(answer), 80)), scope="row")
+        cells = el("td", _share(count / total)), el("td", plural(count, "vote"))
+        rows.append(el("tr", head, *cells, class_="ours" if ours else None))
     more = len(votes) - len(shown)
     share = votes[str(chosen)] / total if chosen is not None and str(chosen) in votes else None
     said = "" if share is None else f"{share:.0%} agree with the chosen answer. "
     said += f"{plural(more, 'other answer')} not shown." if more else ""
-    return el(
-        "section",
-        el("h3", "Votes"),
-        el(
-            "div", el("table", el("tbody", rows), class_="votes"), class_="scroll", tabindex="0", role="region",
-            aria_label="Votes",
-        ),
-        el("p", said, class_="quiet") if said else None,
-    )  # fmt: skip
+    table = _scrolled(el("table", el("tbody", rows), class_="votes"), "Votes")
+    return el("section", el("h3", "Votes"), table, el("p", said, class_="quiet") if said else None)
+
+
+def _scrolled(table: Html, label: str) -> Html:
+    return el("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
 def _share(value: float) -> Html:
@@ -246,8 +233,8 @@ def _usage(view: View) -> Html:
         else "",
     ]
     table = el("table", el("caption", "What it took"), head, body)
-    return markup(el("div", table, class_="scroll", tabindex="0", role="region", aria_label="What it took"),
-                  el("p", " ".join(filter(None, notes)), class_="quiet") if any(notes) else None)  # fmt: skip
+    note = el("p", " ".join(filter(None, notes)), class_="quiet") if any(notes) else None
+    return markup(_scrolled(table, "What it took"), note)
 
 
 def _usage_row(role: str, usage: Mapping[str, Any], budget: Mapping[str, Any]) -> Html:
@@ -301,4 +288,4 @@ def _summary(views: Sequence[tuple[str, View]], numbered: Mapping[str, int]) -> 
         ]
         rows.append(el("tr", cells, class_=f"row o{numbered[view.outcome]}"))
     table = el("table", el("thead", el("tr", [el("th", n, scope="col") for n in names])), el("tbody", rows))
-    return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="All traces")
+    return _scrolled(table, "All traces")

@@ -156,7 +156,7 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
-CUT_SHORT = ("max_steps", "search_ended", "escalation_failed", "shortage", "doubt")
+CUT_SHORT = ("max_steps", "search_ended", "escalation_failed", "rung_failed", "shortage", "doubt")
 
 
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
@@ -174,6 +174,8 @@ def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
             said[f"max_steps={event.get('steps')} ended it before {plural(left or 1, 'candidate')} had an end"] = None
         elif event.get("kind") == "doubt":
             said[oneline(event.get("said"))] = None
+        elif event.get("kind") == "rung_failed":
+            said[f"another model was asked, since the one before failed: {oneline(event.get('error'))}"] = None
         elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_SHOWN_BY_STOPPED):
             said[f"it went no further: {oneline(event.get('error'))}"] = None
     said |= dict.fromkeys(

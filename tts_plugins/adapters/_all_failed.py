@@ -38,7 +38,8 @@ def raised_for(failed: AllCandidatesFailed | ModelError) -> Exception:
     before = next((each for each in causes_of(first.__cause__) if not isinstance(each, AllCandidatesFailed)), None)
     for error in (cause, *errors):
         if error is cause or original_of(error) is first:
-            _forget(error)
+            # It must not lead back to the exception whose cause it becomes.
+            error.__cause__ = error.__context__ = error.__traceback__ = None
     cause.__cause__ = before
     object.__setattr__(first, "__cause__", cause)  # as `raise … from` does, past what its class may say to attributes
     note = f"{cause} ({_counted(originals)})"
@@ -58,11 +59,6 @@ def _share_a_kind(errors: Sequence[Exception]) -> bool:
     """Whether they have a class in common that says more than `Exception` does."""
     kinds = set(type(errors[0]).__mro__).intersection(*(type(error).__mro__ for error in errors))
     return any(issubclass(kind, Exception) and kind is not Exception for kind in kinds)
-
-
-def _forget(error: BaseException) -> None:
-    """Drop the references by which an error could lead back to the exception whose cause it becomes."""
-    error.__cause__ = error.__context__ = error.__traceback__ = None
 
 
 def _counted(errors: Iterable[Exception]) -> str:

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from typing import Any
 
+from tts_plugins._internal.json_bytes import refuse_constant
 from tts_plugins.answers._markers import words
 
 FENCE = re.compile(
@@ -102,13 +103,9 @@ def loads(text: str) -> Any:
         ValueError: it is not JSON. NaN, Infinity and what is nested too deeply do not count as JSON either.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=refuse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)

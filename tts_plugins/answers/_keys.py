@@ -10,6 +10,7 @@ import json
 import re
 from functools import cache
 
+from tts_plugins._internal.json_bytes import refuse_constant
 from tts_plugins.answers._fold import fold
 from tts_plugins.answers._json_text import without_reasons
 from tts_plugins.answers._latex import TooDeep, linear
@@ -78,7 +79,7 @@ def canonical_json(text: str) -> str | None:
     if text[:1] + text[-1:] not in ("{}", "[]"):
         return None
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_decimal)
+        value = json.loads(text, parse_constant=refuse_constant, parse_float=_decimal)
     except (ValueError, RecursionError):
         return None
     try:
@@ -86,10 +87,6 @@ def canonical_json(text: str) -> str | None:
     except RecursionError:
         return None
     return made.replace('"\\u0000', "").replace('\\u0000"', "")
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _decimal(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from tts_plugins.batch.journal import Journal
 from tts_plugins.batch.rows import Row
-from tts_plugins.engine.many import Engine, Handler, ManyOptions, Solver
+from tts_plugins.engine.many import Engine, Handler, Solver
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -22,6 +22,7 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.ledger import Ledger
+from tts_plugins.options import ManyOptions
 from tts_plugins.types import Result
 
 _WITHIN = 0.2  # seconds after which what has come is acknowledged, with all that came with it

@@ -88,7 +88,10 @@ class Plan:
             "model": model.header.model if isinstance(model, Pool) else model.name,
             "pool": _digest([_pool_row(p) for p in model.problems]) if isinstance(model, Pool) else None,
             "problems": {p.id: _digest([_shown(p.content), p.metadata.get("answer")]) for p in self.problems},
-            "arms": {a.name: {"strategy": _shown(a.strategy), "budget": _limits(a.budget)} for a in self.arms},
+            "arms": {
+                a.name: {"strategy": _shown(a.strategy), "budget": None if a.budget is None else a.budget.to_dict()}
+                for a in self.arms
+            },
             "verifier": None if self.verifier is None else self.verifier.name,
             "seeds": list(self.seeds),
             **({} if self.grade is None else {"grade": _name(self.grade)}),
@@ -109,8 +112,9 @@ class Plan:
         If only the grade has changed, the rows are graded again; on a pool they are solved again.
         """
         replayed = isinstance(self.model, Pool)
+        regrade = (lambda _: []) if replayed else self._regraded
         return Store.open(
-            path, self.config(), self.rows(), durable=not replayed, regrade=_forgotten if replayed else self._regraded,
+            path, self.config(), self.rows(), durable=not replayed, regrade=regrade,
             always=self.grade is not None and self.grade not in (by_answer, by_record) and "grade" not in self.settings,
         )  # fmt: skip
 
@@ -122,14 +126,6 @@ class Plan:
 def _name(grade: Grade) -> str:
     """Name a function for people to read; two lambdas have the same name."""
     return f"{getattr(grade, '__module__', '')}.{getattr(grade, '__qualname__', type(grade).__qualname__)}"
-
-
-def _forgotten(store: Store) -> list[Rows]:
-    return []
-
-
-def _limits(budget: Budget | None) -> dict[str, Any] | None:
-    return None if budget is None else budget.to_dict()
 
 
 def _shown(value: Any) -> Any:

@@ -9,6 +9,7 @@ made again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import zlib
@@ -180,7 +181,7 @@ async def make_rollouts(
     here = RolloutWork(
         model, grade, solutions=solutions, rollouts=rollouts, max_steps=max_steps, seed=seed, answer=answer
     )
-    work: Work = here if recipe is None else _Recipe(recipe)
+    work: Work = here if recipe is None else functools.partial(_made_there, recipe)
     failed: AllCandidatesFailed | None = None
     todo = (problem for problem in problems if problem.id not in there)
     async with contextlib.aclosing((engine or LocalEngine(concurrency)).run(todo, work, ledger=ledger)) as outcomes:
@@ -230,12 +231,8 @@ class RolloutWork:
         return one
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    make: Callable[[], RolloutWork]
-
-    def __call__(self, ledger: Ledger | None) -> Handler:
-        return self.make()(ledger)
+def _made_there(make: Callable[[], RolloutWork], ledger: Ledger | None) -> Handler:
+    return make()(ledger)
 
 
 async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolProblem:

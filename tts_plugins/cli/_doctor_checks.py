@@ -137,10 +137,10 @@ def weights() -> Check:
     return Check(name="weights", status="absent", said=f"fetched at first use (93 MB), into {path.parent}")
 
 
-def local_model(download: Download, threads: int | None = None) -> Check:
+def local_model(download: Download) -> Check:
     """Start the embedded model, and time a short answer."""
     name = "local model"
-    model = LocalModel(temperature=0.0, max_tokens=32, context=512, slots=1, threads=threads, progress=download)
+    model = LocalModel(temperature=0.0, max_tokens=32, context=512, slots=1, progress=download)
     began = time.monotonic()
     try:
         try:

@@ -7,6 +7,6 @@ results = await solve_many(problems, model=Factory(OpenAICompatibleModel, "qwen3
 from tts_plugins.distributed.dataset import Solve
 from tts_plugins.distributed.engine import RayEngine, RayStats
 from tts_plugins.distributed.shared_budget import SharedBudget
-from tts_plugins.engine.many import Factory
+from tts_plugins.options import Factory
 
 __all__ = ["Factory", "RayEngine", "RayStats", "SharedBudget", "Solve"]

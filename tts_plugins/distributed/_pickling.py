@@ -6,8 +6,9 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from tts_plugins.engine.many import Factory, Work
+from tts_plugins.engine.many import Work
 from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.options import Factory
 
 Job = tuple[int, Any]
 NOTHING_ENDED = pickle.dumps([])

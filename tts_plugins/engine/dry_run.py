@@ -81,7 +81,7 @@ class CostEstimate:
 
 @called_as("dry_run(problem, model=model, budget=Budget(calls=32))")
 def dry_run(problem: object, **options: Unpack[SolveOptions]) -> CostEstimate:
-    """CostEstimate the least, the expected and the most that `solve` would take; nothing is sent, no model is started.
+    """Estimate the least, the expected and the most that `solve` would take; nothing is sent, no model is started.
 
     Args:
         problem: as for `solve`, and so are the other arguments.

@@ -9,34 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Unpack, overload, runtime_checkable
 
 from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._concurrency.sync_calls import run_sync
-from tts_plugins._internal.config import check_count, secret_of
+from tts_plugins._internal.config import check_count
 from tts_plugins._internal.signatures import called_as, check_names
-from tts_plugins._trace.recorder import Listener
-from tts_plugins.answers import AnswerKey
-from tts_plugins.budget import FREE, Budget
+from tts_plugins.budget import FREE
 from tts_plugins.engine.solve import filled, profile_of, seed_or_drawn, solving
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
-from tts_plugins.options import CommonOptions, check_common
-from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_set_verifier, is_verifier
+from tts_plugins.options import Factory, ManyOptions, check_common, made
+from tts_plugins.protocols import is_set_verifier, is_verifier
 from tts_plugins.types import Problem, Result
 
 Handler = Callable[[Any], Awaitable[Any]]
 Work = Callable[[Ledger | None], Handler]
 Outcomes = AsyncGenerator[tuple[int, Any], None]
-_LOGIN = re.compile(r"://[^\s/?#@]*:[^\s/?#@]+@")  # an address with a password
-_SECRET = re.compile(r"(^|[-_])(auth\w*|api-?key|key|token|secret|password|cookie)$", re.IGNORECASE)  # a header
 
 
 @runtime_checkable
@@ -101,76 +95,6 @@ async def outcome(number: int, job: Any, handle: Handler) -> tuple[int, Any]:
         return number, await handle(job)
     except TTSError as error:
         return number, error
-
-
-@dataclass(frozen=True)
-class Factory:
-    """A recipe for an object that cannot be sent to another machine, such as a model with its connections.
-
-    `Factory(OpenAICompatibleModel, "qwen3-4b", base_url="http://10.0.0.5:8000/v1")`: the first argument is called with
-    the rest where the object is needed. A key has no place in it, since it is sent as it stands: read it from the
-    environment there, `Factory(make_model)` with a function of yours, or give `api_key_env`, the name of the variable.
-    Arguments may be factories themselves: `Factory(LLMJudge, Factory(OpenAICompatibleModel, "qwen3-4b"))`.
-    """
-
-    make: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-    keywords: Mapping[str, Any] = field(default_factory=dict)
-
-    def __init__(self, make: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        object.__setattr__(self, "make", make)
-        object.__setattr__(self, "arguments", arguments)
-        object.__setattr__(self, "keywords", keywords)
-        self._check()
-
-    def _check(self) -> None:
-        if not callable(self.make):
-            raise ConfigurationError(f"Factory: make={self.make!r} cannot be called; pass a class or a function")
-        given = {**(self.make.keywords if isinstance(self.make, functools.partial) else {}), **self.keywords}
-        named = [name for name, value in given.items() if "key" in name and name != "api_key_env" and value]
-        named += [name for name, value in given.items() if isinstance(value, Mapping) and any(map(_secret, value))]
-        named += [name for name, value in given.items() if isinstance(value, str) and _LOGIN.search(value)]
-        if named:
-            raise ConfigurationError(
-                f"Factory: {named[0]}=… would be sent and stored with the jobs; give api_key_env, the name of the "
-                "environment variable that holds it where the jobs run"
-            )
-
-    def __call__(self) -> Any:
-        """Make the object.
-
-        Raises:
-            ConfigurationError: the environment variable that should hold the key is not set here.
-        """
-        keywords = {name: made(value) for name, value in self.keywords.items()}
-        if (variable := keywords.pop("api_key_env", None)) is not None:
-            keywords["api_key"] = secret_of("api_key_env=", variable, " where the jobs run")
-        return self.make(*map(made, self.arguments), **keywords)
-
-    def __repr__(self) -> str:
-        return f"Factory({getattr(self.make, '__name__', type(self.make).__name__)}, …)"
-
-
-def made(value: Any) -> Any:
-    """Return what a factory makes; anything else as it is."""
-    return value() if isinstance(value, Factory) else value
-
-
-class ManyOptions(CommonOptions, total=False):
-    """The keyword arguments of `solve_many` and `solve_stream` that are those of `solve`.
-
-    The model, the strategy and the verifier may each be a `Factory`, which an engine on other machines needs for what
-    cannot be pickled.
-    """
-
-    model: Required[Model | Factory]
-    strategy: Strategy | Factory | None
-    verifier: Verifier | SetVerifier | Callable[..., Any] | Factory | None
-    budget: Budget | Ledger | None
-    answer: AnswerKey
-    profile: str | None
-    attempts: int
-    listener: Listener | None
 
 
 @overload
@@ -344,7 +268,3 @@ class Solver:
             close = getattr(each, "aclose", None)
             if close is not None:
                 await close()
-
-
-def _secret(header: object) -> bool:
-    return isinstance(header, str) and _SECRET.search(header) is not None

@@ -14,7 +14,7 @@ from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
-from tts_plugins._internal.secrets import cleaned, hidden, hidden_address, hidden_headers
+from tts_plugins._internal.secrets import cleaned, hidden, hidden_address, hidden_headers, secrets_of_request
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins._internal.values import effort_fields, field, once_made
@@ -115,9 +115,13 @@ class OpenAICompatibleModel(Stepping, Revising):
             concurrency=concurrency, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
         )
         self.temperature, self.max_tokens = temperature, max_tokens
+        params = dict(params or {})
+        if "extra_headers" in params:
+            params["extra_headers"] = hidden_headers(params["extra_headers"])
         self._clients = Clients(
-            base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout, headers=headers
-        )
+            base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout, headers=headers,
+            private=secrets_of_request({"extra_body": extra_body, **params}),
+        )  # fmt: skip
         self._base_url = self._clients.address
         self._timeout, self._system, self._headers = timeout, system, headers
         self._accepted = Accepted(batch)
@@ -125,7 +129,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._priced = price is not None or not on_a_loop()
         self._price: Price | None = self._find_price(price) if self._priced else None
         self._request = request_fields(
-            is_official(self._base_url), max_tokens, logprobs, params or {},
+            is_official(self._base_url), max_tokens, logprobs, params,
             temperature=temperature, top_p=top_p, stop=stop, extra_body=dict(extra_body or {}) or None,
         )  # fmt: skip
         check_request(_WHO, self._request, max_tokens, both=self._both_limits)
@@ -369,7 +373,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         if "extra_body" in prompt:
             body["extra_body"] = {**self._request.get("extra_body", {}), **prompt["extra_body"]}
         if self._headers:
-            body["extra_headers"] = self._headers
+            body["extra_headers"] = {**body.get("extra_headers", {}), **self._headers}
         if len(seeds) > 1 and accepted.batch > 1:
             body["n"] = min(len(seeds), accepted.batch)
         if self._stream:

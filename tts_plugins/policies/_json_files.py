@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tts_plugins._internal import files
@@ -29,10 +28,14 @@ def read(path: str | os.PathLike[str], kind: str, cls: type[T], what: str) -> T:
     """Read what `write` wrote.
 
     Raises:
-        DataError: the file is not of this format or version; names the file and the field.
+        DataError: there is no such file, or it is not of this format or version; names the file and the field.
     """
+    path = files.expanded(path)
     try:
-        value: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        with files.opened(path) as file:
+            value: Any = json.loads(file.read())
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, Mapping) or value.get("format") != kind:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
-from tts_plugins._internal.config import check_share
+from tts_plugins._internal.config import check_count, check_share
 from tts_plugins._internal.values import as_plain_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import Part, check_list
 from tts_plugins.policies._recorded_run import RecordedRun, replayed
 from tts_plugins.protocols import Strategy
-from tts_plugins.selection import AGGREGATES, Aggregate
+from tts_plugins.selection import Aggregate, check_aggregate
 
 if TYPE_CHECKING:  # who imports the package mostly fits nothing
     from tts_plugins.pools import Pool
@@ -54,8 +54,13 @@ class Abstention(Part):
     curve: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "curve", tuple(tuple(point) for point in self.curve))
+        check_list("Abstention", "curve", self.curve)
+        points = tuple(tuple(point) if isinstance(point, list) else point for point in self.curve)
+        object.__setattr__(self, "curve", points)
         super().__post_init__()
+        check_risk("Abstention", self.risk, self.confidence)
+        for name in ("problems", "answered", "wrong", "needed"):
+            check_count("Abstention", name, getattr(self, name), least=0)
         if self.below is not None:
             check_share("Abstention", "below", self.below)
 
@@ -157,11 +162,8 @@ class Abstention(Part):
             DataError: no problems, too few samples, or a sample without its grade or score.
         """
         check_risk("Abstention.of_pool", risk, confidence)
-        if aggregate not in AGGREGATES:
-            raise ConfigurationError(
-                f"Abstention.of_pool: aggregate={aggregate!r} is not known; use one of {', '.join(AGGREGATES)}"
-            )
-        if not callable(strategy):
+        check_aggregate("Abstention.of_pool", aggregate)
+        if isinstance(strategy, type) or not callable(strategy):
             raise ConfigurationError(f"Abstention.of_pool: strategy={strategy!r:.80} is not a strategy; pass an object")
         confidences, right = choices_of(pool, strategy, aggregate)
         return cls.fit(confidences, right, risk=risk, confidence=confidence)

@@ -14,8 +14,7 @@ from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
 from tts_plugins.policies.plan import Measured
-from tts_plugins.selection import Aggregate
-from tts_plugins.selection import aggregate as combine
+from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.strategies import BaseStrategy
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def calibrate(
         pool: at least four problems; it reads `correct` here. Problems that lack a score while others have one are
             left out.
         budgets: samples a problem at most, a plan for each; by default powers of two from 4 and all of the samples.
-        price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem; or
+        price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem, 0 nothing; or
         target: the most accuracy to lose against all samples of a budget without a stop rule, chosen from in the way
             that is best: the cheapest strategy that loses no more, with the confidence. Ladders of simple rules are
             tested from cautious to bold, as in `LearnedStopping.fit`. 0.01 where neither is given. Below
@@ -82,7 +81,7 @@ def calibrate(
         hold_out: the share of the problems that figures are measured on and no plan is fitted to; `held_out` says
             which. 0.3 where left out, 0.85 with `abstain_risk`. With 0, figures are of the fit, a little too good.
         orders: shuffled orders in which each problem is walked through: with few, a fit depends on the seed. If left
-            out, so many that it takes seconds: 10 to 100 for 15,000 in all, or for 3,000 where there are scores.
+            out, so many that it takes seconds: 10 to 100 for 15,000 in all, or for 3,000 with scores or a price.
         wave: of the strategies with a rule: 1 asks one by one, which waits longest and pays for a prompt each time;
             None sends as many samples in a request as the rule needs, then twice as many; "auto" takes the cheaper of
             the two, and `Plan.others` has the other.
@@ -106,8 +105,10 @@ def calibrate(
     check_count("calibrate", "seed", seed, least=0)
     inputs.check_counts(orders=orders, batch=batch, wave=None if wave == "auto" else wave)
     for name, many in (("budgets", budgets), ("options", options), ("measured", measured)):
-        if many is not None:
+        if many is not None or name == "measured":
             check_list("calibrate", name, many)
+    if (odd := next((each for each in measured if not isinstance(each, Measured)), None)) is not None:
+        raise ConfigurationError(f"calibrate: measured has {odd!r:.80}, which is not a Measured; make one of it")
     inputs.check_goal(price, target, confidence, extra_tokens)
     inputs.check_abstaining(abstain_risk, confidence, larger)
     if signal is not None and signal not in SIGNALS:
@@ -116,16 +117,17 @@ def calibrate(
         )
     share = inputs.held_out_share(hold_out, abstain_risk)
     inputs.check_pool(pool)
+    if aggregate != "auto":
+        check_aggregate("calibrate", aggregate)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
-    combine([1.0], how)  # raises where the name is not known
     usable, notes = inputs.usable_problems(pool, how)
     beside = inputs.larger_beside(usable, larger, larger_price, extra_tokens, larger_effort)
     sizes, limited = inputs.sizes_of(usable, None if beside is None else beside.pool, budgets)
     fitted, rest = inputs.held_apart(usable, share, seed)
-    orders = inputs.orders_of(fitted, how) if orders is None else orders
+    orders = inputs.orders_of(fitted, how, priced=bool(price)) if orders is None else orders
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
-        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
+        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, price=price,
         held_out=rest, abstain_risk=abstain_risk,
     )  # fmt: skip
     notes += limited + inputs.prompt_notes(fitted)
@@ -149,6 +151,7 @@ def held_out(
     """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
     from tts_plugins.policies._calibration import inputs
 
+    check_count("held_out", "seed", seed, least=0)
     share = inputs.held_out_share(hold_out, abstain_risk)
     inputs.check_pool(pool)
     return inputs.held_apart(inputs.usable_problems(pool, "last")[0], share, seed)[1]

@@ -94,9 +94,10 @@ class Ladder(BaseStrategy):
     """Climbs from cheap to dear until the answers so far agree.
 
     Each rung is asked only if the one before did not settle the problem. Where a rung cannot be paid or fails, the
-    answer of the one before stands. All draw on the one budget, each model at its own prices. The single answer of a
-    later rung has no confidence, and is taken whatever `abstain_below` says, as that of an escalation is; with
-    `beside`, its confidence is that of all answers that it was chosen among.
+    answer of the one before stands; where all samples of the first one failed, the next of another model or effort is
+    asked, unless a key, an account, a setting or a verifier is what failed. All draw on the one budget, each model at
+    its own prices. The single answer of a later rung has no confidence, and is taken whatever `abstain_below` says, as
+    that of an escalation is; with `beside`, its confidence is that of all answers that it was chosen among.
 
     Args:
         rungs: from cheap to dear; a bare strategy is a rung of the run's own model.
@@ -164,6 +165,9 @@ class Ladder(BaseStrategy):
         Raises:
             ConfigurationError: one of them is not a model.
         """
+        given: Any = models
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"Ladder: models={models!r:.80} must be a dict of models by their names")
         for name, model in models.items():
             if not is_model(model):
                 raise ConfigurationError(f"Ladder: {name}={model!r} is not a model; pass one of tts_plugins.models")
@@ -200,11 +204,12 @@ class Ladder(BaseStrategy):
             return best
 
         asks = [partial(ask, i) for i in range(len(self.rungs))]
+        anew = [i == 0 or not rung.same_model(self.rungs[i - 1]) for i, rung in enumerate(self.rungs)]
 
         def settled(i: int, best: Scored, heard: HeardRun) -> bool:
             return self._settled(run, i, best, seen, heard.sureness(best, seen)[0])
 
-        return await climb(run, asks, settled)
+        return await climb(run, asks, anew, settled)
 
     def _strategy(self, rung: Rung, seen: Sequence[Scored], same: bool) -> BaseStrategy:
         strategy = rung.strategy

@@ -93,6 +93,7 @@ class LearnedStopping(Rule):
         check_count("LearnedStopping", "n", self.n)
         check_select(self.select)
         check_count("LearnedStopping", "begin", self.begin)
+        check_list("LearnedStopping", "weights", self.weights)
         object.__setattr__(self, "weights", tuple(self.weights))
         wanted = 1 + len(basis(_START, self.n, self.select))
         if len(self.weights) not in (0, wanted) or not all(map(is_number, self.weights)):
@@ -137,7 +138,7 @@ class LearnedStopping(Rule):
                 measure the rule on other problems.
             n: candidates at most, of the strategies that it is to serve.
             select: how those strategies choose: "majority", "weighted" or "best".
-            price: of a token in accuracy; or
+            price: of a token in accuracy; 0 gives up nothing, so that the rule goes on until the choice is decided; or
             target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
                 that fades) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
                 the target, and the cheapest that passed is taken; learned weights only where scores make them a tenth

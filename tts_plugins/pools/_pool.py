@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.pools._reading import SQUASHES, read_file
 from tts_plugins.pools._records import PoolHeader, PoolProblem
@@ -42,7 +42,7 @@ class Pool:
         """
         if squash not in (None, *SQUASHES):
             raise ConfigurationError(f"Pool.read: squash={squash!r} is not known; use {' or '.join(SQUASHES)}")
-        header, problems = read_file(Path(path), squash)
+        header, problems = read_file(expanded(path), squash)
         return cls(header=header, problems=problems)
 
     def write(self, path: str | os.PathLike[str]) -> None:

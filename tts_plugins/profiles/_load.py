@@ -48,11 +48,9 @@ def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, 
     return sorted(read_tables(directory, environ)[0])
 
 
-def profile_sources(
-    *, directory: str | Path | None = None, environ: Mapping[str, str] | None = None
-) -> dict[str, list[str]]:
+def profile_sources() -> dict[str, list[str]]:
     """The files that each profile is written in, and "the environment" where it says something of it."""
-    return read_tables(directory, environ)[1]
+    return read_tables(None, None)[1]
 
 
 @functools.lru_cache(maxsize=64)

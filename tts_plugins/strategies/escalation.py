@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_flag
 from tts_plugins.confidence import Support, support_when_unknown
-from tts_plugins.errors import OVER, ConfigurationError, ModelError
+from tts_plugins.errors import OVER, AllCandidatesFailed, CandidateError, ConfigurationError, ModelError, VerifierError
 from tts_plugins.protocols import Model, Run, Strategy, is_model
 from tts_plugins.runs import ForwardingRun, OtherModelRun
 from tts_plugins.strategies._choice import note_choice
@@ -20,7 +20,7 @@ from tts_plugins.strategies.recursive_aggregation import RecursiveAggregation
 from tts_plugins.strategies.revision import Revision
 from tts_plugins.strategies.self_consistency import SelfConsistency
 from tts_plugins.strategies.tree_search import TreeSearch
-from tts_plugins.types import Problem, Scored
+from tts_plugins.types import Candidate, Problem, Scored
 
 STEPWISE = (BeamSearch, DVTS, ParticleFilter)
 """Strategies that need a model which writes single steps: adapters refuse them early where there is none."""
@@ -118,6 +118,7 @@ class Escalation:
                 lambda heard: first(heard, problem),
                 lambda heard: (self.strategy or single)(OtherModelRun(heard, self.model), problem),
             ),
+            (True, self.model is not None),
             settled,
         )
 
@@ -139,6 +140,21 @@ class HeardRun(ForwardingRun):
         self.asked = True  # whether anything was asked for: a rung may have only the samples that it was given
         self.choices: dict[str, dict[str, Any]] = {}  # by candidate, what was said of its choice
         self._doubts: list[dict[str, Any]] = []
+        self._seen: list[Scored] = []
+
+    async def sample(self, problem: Problem, n: int, **how: Any) -> AsyncIterator[Scored]:
+        async for candidate in super().sample(problem, n, **how):
+            self._seen.append(candidate)
+            yield candidate
+
+    async def expand(self, candidates: Sequence[Candidate], total: int, **how: Any) -> AsyncIterator[Scored]:
+        async for candidate in super().expand(candidates, total, **how):
+            self._seen.append(candidate)
+            yield candidate
+
+    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
+        self._seen.append(found := await super().revise(problem, history, merge=merge))
+        return found
 
     def note(self, kind: str, **data: Any) -> None:
         if kind == "doubt":
@@ -154,8 +170,10 @@ class HeardRun(ForwardingRun):
         """Return the confidence of a choice, and whether a larger model made it.
 
         Args:
-            among: what it was chosen from, where it is known: a strategy of the user's may say nothing of its choice.
+            among: what it was chosen from, where that is more than what was asked for. A strategy of the user's may
+                say nothing of its choice.
         """
+        among = among or self._seen
         unknown = support_when_unknown(among, best) if best in among else Support(best.score)
         said = self.choices.get(best.id, {"confidence": unknown.confidence})
         return said.get("confidence"), bool(said.get("escalated"))
@@ -169,31 +187,61 @@ class HeardRun(ForwardingRun):
 async def climb(
     run: Run,
     asks: Sequence[Callable[[HeardRun], Awaitable[Scored]]],
+    anew: Sequence[bool],
     settled: Callable[[int, Scored, HeardRun], bool],
 ) -> Scored:
     """Ask one after the other, from cheap to dear, until a choice settles the problem.
 
-    Where the next one cannot be paid for, or fails, the choice of the one before stands.
+    Where the next one cannot be paid for, or fails, the choice of the one before stands. Where there is none yet, the
+    next that may fare better is asked.
 
     Args:
         asks: each makes a choice through the run that it is given.
+        anew: whether each asks another model than the one before, or asks it otherwise, and so may fare better.
         settled: whether the choice of the ask of this number stands; the last one's does.
     """
-    best = await asks[0](standing := HeardRun(run))
-    for number, ask in enumerate(asks[1:]):
+    best: Any = None
+    standing: HeardRun | None = None
+    failed = list[str]()
+    for number, ask in enumerate(asks):
+        if standing is None and failed and not anew[number]:
+            continue
         # The solve says what is wrong with a choice that is something else.
-        if not isinstance(best, Scored) or settled(number, best, standing):
+        if standing is not None and (not isinstance(best, Scored) or settled(number - 1, best, standing)):
             break
         try:
             found = await ask(heard := HeardRun(run))
         except (*OVER, ModelError) as error:
-            run.note("escalation_failed", error=f"{type(error).__name__}: {error}")
-            break
+            said = f"{type(error).__name__}: {error}"
+            if standing is not None:
+                run.note("escalation_failed", error=said)
+                break
+            if not _of_the_model(error) or not any(anew[number + 1 :]):
+                for each in failed:
+                    error.add_note(f"before it, another model was asked and failed: {each}")
+                raise
+            failed.append(said)
+            run.note("rung_failed", error=said)
+            continue
         best, standing = found, heard
-        if isinstance(found, Scored):
+        if isinstance(found, Scored) and number:
             if found.id not in heard.choices:
                 note_choice(run, found, Support(found.score))
             if heard.asked:
                 run.note("choice", candidate=found.id, escalated=True)
-    standing.tell_doubts()  # those of choices that others followed are settled
-    return best
+    if standing is not None:
+        standing.tell_doubts()  # those of choices that others followed are settled
+    chosen: Scored = best
+    return chosen
+
+
+def _of_the_model(error: Exception) -> bool:
+    """Return whether another model may answer where this one failed.
+
+    It may not where the money or the time is gone, a verifier failed, or the account or a setting is wrong.
+    """
+    causes = error.errors if isinstance(error, AllCandidatesFailed) and not error.unscored else (error,)
+    return not any(
+        isinstance(each, VerifierError) or not isinstance(each, CandidateError) or getattr(each, "fatal", False)
+        for each in causes
+    )

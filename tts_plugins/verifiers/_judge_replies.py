@@ -35,10 +35,10 @@ class Unreadable(ValueError):
         self.reason = reason
 
 
-def excerpt(text: str, size: int = 100) -> str:
+def excerpt(text: str) -> str:
     """A text in one short line, for an error."""
     flat = " ".join(text.split())
-    return repr(flat if len(flat) <= size else flat[: size - 1] + "…")
+    return repr(flat if len(flat) <= 100 else flat[:99] + "…")
 
 
 def read_verdict(text: str, key: str, *, optional: bool = False) -> dict[str, Any]:

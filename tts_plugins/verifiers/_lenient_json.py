@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tts_plugins._internal.json_bytes import finite, once, refuse_constant
+
 _OPEN = re.compile(r"[{｛]\s*(?:[\"'“”„＂}｝]|[A-Za-z_]\w*\s*[:：])")
 _QUOTED = re.compile(r"[{｛]\s*[\"'“”„＂]")
 _CLOSE = re.compile(r"[}｝]")
@@ -135,27 +137,4 @@ def _literal(node: ast.expr) -> Any:
     return value
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its members.
-
-    Raises:
-        ValueError: one of them stands there twice.
-    """
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a member stands twice in one object")
-    return made
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is out of range")
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=once, parse_constant=_refuse, parse_float=_finite, strict=False)
+_DECODER = json.JSONDecoder(object_pairs_hook=once, parse_constant=refuse_constant, parse_float=finite, strict=False)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tts_plugins._concurrency import forks
@@ -42,19 +42,10 @@ class WorkerProcesses:
 
     async def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What a worker replies; `error` in it says why it could not."""
-        return await in_thread(self._ask, dict(request))
+        return await in_thread(self.ask_here, request)
 
     def ask_here(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The same, in the calling thread."""
-        return self._ask(dict(request))
-
-    def close(self) -> None:
-        """End the workers; a later call starts them again."""
-        with self._lock:
-            for worker in self._idle:
-                worker.end()
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._free:
             with self._lock:
                 worker = self._idle.pop()
@@ -64,6 +55,12 @@ class WorkerProcesses:
                 with self._lock:
                     self._idle.append(worker)
 
+    def close(self) -> None:
+        """End the workers; a later call starts them again."""
+        with self._lock:
+            for worker in self._idle:
+                worker.end()
+
 
 class _Worker:
     """One process, asked one thing at a time."""
@@ -72,11 +69,11 @@ class _Worker:
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         try:
             process = self._started()
             assert process.stdin is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
             process.stdin.flush()
             return self._line(process, timeout, f"no answer within timeout={timeout:g} s")
         except (OSError, ValueError) as error:
@@ -101,8 +98,9 @@ class _Worker:
             command = [sys.executable, "-m", self._module]
             # A worker ends with its stdin, and so with this program, however that ends.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},  # the same packages
+            )  # fmt: skip
             ready = self._line(self._process, _START, "the worker could not be started in time")
             if "ready" not in ready:
                 raise OSError(str(ready.get("error")))
@@ -141,6 +139,16 @@ class MathProcesses(WorkerProcesses):
         super().__init__("tts_plugins.verifiers._math_worker", timeout=timeout, workers=workers)
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, with its path of modules, so that the worker finds the same packages."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+def answer_lines(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Do a worker's part: say that it is ready, then answer each line of stdin by a line, until stdin ends."""
+    out = sys.stdout
+    sys.stdout = sys.stderr  # nothing that a library prints may pass for an answer
+    out.write('{"ready": true}\n')
+    out.flush()
+    for line in sys.stdin:
+        try:
+            reply = answer(json.loads(line))
+        except Exception as error:  # noqa: BLE001 - it meets whatever a model wrote
+            reply = {"error": f"{type(error).__name__}: {error}"[:300]}
+        out.write(json.dumps(reply) + "\n")
+        out.flush()

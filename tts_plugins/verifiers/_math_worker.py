@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import functools
 from typing import Any
+
+from tts_plugins.verifiers._math_process import answer_lines
 
 
 def main() -> None:
@@ -15,18 +16,7 @@ def main() -> None:
     """
     from math_verify import parse, verify
 
-    out = sys.stdout
-    sys.stdout = sys.stderr  # nothing that a library prints may pass for an answer
-    out.write('{"ready": true}\n')
-    out.flush()
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply = _compared(parse, verify, request)
-        except Exception as error:  # noqa: BLE001 - the parser meets whatever a model wrote
-            reply = {"error": f"{type(error).__name__}: {error}"[:300]}
-        out.write(json.dumps(reply) + "\n")
-        out.flush()
+    answer_lines(functools.partial(_compared, parse, verify))
 
 
 def _compared(parse: Any, verify: Any, request: dict[str, Any]) -> dict[str, object]:

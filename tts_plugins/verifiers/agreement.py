@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.protocols import Run
 from tts_plugins.selection import grouped
-from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.types import Candidate, Score
+from tts_plugins.verifiers._free import FreeVerifier
 
 
-class AnswerAgreement:
+class AnswerAgreement(FreeVerifier):
     """Scores each candidate by the share of candidates that give its answer (self-consistency as a verifier).
 
     It compares candidates with each other, so it scores when all have arrived. An answer that cannot be read
@@ -19,10 +19,6 @@ class AnswerAgreement:
     """
 
     name = "AnswerAgreement"
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it counts."""
-        return FREE
 
     async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
         """One score for each candidate, in order."""

@@ -9,16 +9,16 @@ from typing import Any, get_args
 
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import way_of
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
 from tts_plugins.selection import Aggregate, aggregate
-from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.types import Candidate, Score
+from tts_plugins.verifiers._free import FreeVerifier
 
 _UNREADABLE = (AttributeError, IndexError, KeyError, TypeError)
 
 
-class CallableVerifier:
+class CallableVerifier(FreeVerifier):
     """A function from a problem and a candidate, or from what the candidate says alone, to a score.
 
     Args:
@@ -63,10 +63,6 @@ class CallableVerifier:
 
     def __repr__(self) -> str:
         return f"CallableVerifier({self.name})"
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: a local function costs nothing. Solves inside it draw on the account that is around it."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """What the function says.

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.answers import equivalent, extract, normalise, number_value, without_thoughts
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers._free import FreeVerifier
 from tts_plugins.verifiers._math_process import MathProcesses
 from tts_plugins.verifiers.grouping.guards import may_be_equal, plain
 
@@ -23,7 +23,7 @@ _DECIMAL = re.compile(r"-?\d+[.,](?:\d{2}|\d{4,})")
 _LONG = 4000  # characters of a text in which math-verify may look for the answer itself
 
 
-class MathAnswer:
+class MathAnswer(FreeVerifier):
     r"""Scores 1 where the candidate's answer equals the known one, else 0. For benchmarks, and for training verifiers.
 
     Args:
@@ -59,10 +59,6 @@ class MathAnswer:
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         self._processes.timeout = seconds
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it runs here."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """1 or 0.

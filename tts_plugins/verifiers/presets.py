@@ -150,10 +150,6 @@ def _text(name: str, path: Path) -> str:
         raise ConfigurationError(f"preset {name}: {path} is not a text in UTF-8: {error}") from error
 
 
-def _agreement() -> AnyVerifier:
-    return AnswerAgreement()
-
-
 PRESETS: Mapping[str, Callable[..., AnyVerifier]] = {
     "rubric": _rubric,
     "judge": _rubric,
@@ -165,5 +161,5 @@ PRESETS: Mapping[str, Callable[..., AnyVerifier]] = {
     "math": MathAnswer,
     "regex": RegexVerifier,
     "similar": Similar,
-    "agreement": _agreement,
+    "agreement": AnswerAgreement,
 }

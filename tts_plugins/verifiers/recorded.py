@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import VerifierError
 from tts_plugins.pools import Pool, PoolCandidate
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
-from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.types import Candidate, Score
+from tts_plugins.verifiers._free import FreeVerifier
 
 
-class RecordedVerifier:
+class RecordedVerifier(FreeVerifier):
     """Gives each replayed candidate the score that was recorded with it.
 
     It reads `score` and `step_scores` of the pool, and never `correct`.
@@ -41,10 +41,6 @@ class RecordedVerifier:
         """The same for a pool; None for a strategy that needs no scores where some of them are missing."""
         missing = any(c.scored(self.aggregate) is None for p in pool.problems for c in p.candidates)
         return None if missing and not needs_scores else self.of(pool)
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: pools do not say what a score cost."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """The recorded score.

@@ -158,18 +158,11 @@ class Arm:
                 "nothing can be said of its tokens or FLOPs; count them, or leave out --params"
             )
 
-    def over(self, other: Arm, figure: Figure | None = None) -> Estimate:
-        """Return the difference to the other arm, paired by problem; of the accuracy unless a figure is given."""
-        shared = [p for p in self.solves if p in other.solves]
-        if not shared:
-            raise DataError(f"{self.name} and {other.name} have no problem in common yet")
-        if figure is None:
-            found = self.gain(other)
-            if found is None:
-                raise DataError(f"{self.name} and {other.name} have no graded problem in common")
-            return found
-        mine, theirs = ([[figure(s) for s in arm.solves[p]] for p in shared] for arm in (self, other))
-        return paired_bootstrap(mine, theirs)
+    def over(self, other: Arm) -> Estimate:
+        """Return how much more accurate it is than the other arm, paired by problem."""
+        if (found := self.gain(other)) is None:
+            raise DataError(f"{self.name} and {other.name} have no graded problem in common")
+        return found
 
     def gain(self, other: Arm) -> Estimate | None:
         """Return how much more accurate it is than the other arm, paired; None if no problem was graded in both."""

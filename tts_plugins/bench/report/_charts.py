@@ -12,6 +12,7 @@ from tts_plugins._trace.markup import Html, el, markup
 from tts_plugins.metrics import Estimate
 
 WIDTH = 440.0
+_HEIGHT = 300.0
 COLOURS = 8
 _LINE = 18.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 12.0, 40.0
@@ -60,7 +61,7 @@ def badge(number: int) -> Html:
     return el("span", letter(number), class_=f"arm c{number % COLOURS}")
 
 
-def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> Html:
+def against_cost(points: Sequence[Point], cost: str) -> Html:
     """Return accuracy against cost, on a logarithmic scale, with intervals and the frontier."""
     lows, highs = [p.accuracy.low for p in points], [p.accuracy.high for p in points]
     bottom, top, marks = _nice(min(lows), max(highs))
@@ -70,11 +71,11 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
         return _LEFT + 10 + (math.log10(max(value, 1e-9)) - start) / (end - start) * (WIDTH - _LEFT - _RIGHT - 20)
 
     def y(value: float) -> float:
-        return _TOP + (top - value) / (top - bottom) * (height - _TOP - _BOTTOM)
+        return _TOP + (top - value) / (top - bottom) * (_HEIGHT - _TOP - _BOTTOM)
 
     out = [_rule(y(m), _percent(m)) for m in marks]
-    out += [_text(x(t), height - _BOTTOM + 16, _short(t), anchor="middle") for t in ticks]
-    out.append(_text((_LEFT + WIDTH - _RIGHT) / 2, height - 6, f"{cost}, logarithmic", anchor="middle"))
+    out += [_text(x(t), _HEIGHT - _BOTTOM + 16, _short(t), anchor="middle") for t in ticks]
+    out.append(_text((_LEFT + WIDTH - _RIGHT) / 2, _HEIGHT - 6, f"{cost}, logarithmic", anchor="middle"))
     out.append(_text(_LEFT + 4, _TOP + 2, "problems solved", anchor="start"))
     out += _curves(points, x, y)
     path = ""
@@ -90,7 +91,7 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
         el("g", el("title", _described(p, cost)), _marker(px, y(p.accuracy.value), p.arm))
         for p, px in zip(points, places, strict=True)
     ]
-    return _svg(out, height, f"Accuracy against {cost}")
+    return _svg(out, _HEIGHT, f"Accuracy against {cost}")
 
 
 def _curves(points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float]) -> list[Html]:
@@ -114,30 +115,29 @@ def _described(point: Point, cost: str) -> str:
     return f"{said} for {point.cost:,.4g} {cost}"
 
 
-def by_bin(
-    bins: Sequence[tuple[str, str]], bars: Mapping[int, Sequence[Estimate | None]], height: float = 300.0
-) -> Html:
+def by_bin(bins: Sequence[tuple[str, str]], bars: Mapping[int, Sequence[Estimate | None]]) -> Html:
     """Return accuracy of each arm in bins of difficulty: `bins` are their two lines of words, easiest first."""
-    out = [_rule(_TOP + (1 - m) * (height - _TOP - _BOTTOM), _percent(m)) for m in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    out = [_rule(_TOP + (1 - m) * (_HEIGHT - _TOP - _BOTTOM), _percent(m)) for m in (0.0, 0.25, 0.5, 0.75, 1.0)]
     place = (WIDTH - _LEFT - _RIGHT) / len(bins)
     wide = min(26.0, place * 0.84 / max(1, len(bars)))
     for b, (first, second) in enumerate(bins):
         middle = _LEFT + place * (b + 0.5)
-        out.append(_text(middle, height - _BOTTOM + 16, first, anchor="middle"))
-        out.append(_text(middle, height - _BOTTOM + 31, second, anchor="middle"))
+        out.append(_text(middle, _HEIGHT - _BOTTOM + 16, first, anchor="middle"))
+        out.append(_text(middle, _HEIGHT - _BOTTOM + 31, second, anchor="middle"))
         for i, (arm, values) in enumerate(bars.items()):
             value = values[b]
             if value is None:
                 continue
             left = middle + (i - len(bars) / 2) * wide
-            high = value.value * (height - _TOP - _BOTTOM)
-            rest = {"x": f"{left + 0.5:.1f}", "y": f"{height - _BOTTOM - high:.1f}", "width": f"{max(wide - 1, 1):.1f}"}
+            high = value.value * (_HEIGHT - _TOP - _BOTTOM)
+            top = f"{_HEIGHT - _BOTTOM - high:.1f}"
+            rest = {"x": f"{left + 0.5:.1f}", "y": top, "width": f"{max(wide - 1, 1):.1f}"}
             said = el("title", f"{letter(arm)}, {first}: {value}")
             out.append(el("rect", said, height=f"{max(high, 0.8):.1f}", class_=f"f{arm % COLOURS}", **rest))
-            at = [height - _BOTTOM - e * (height - _TOP - _BOTTOM) for e in (value.low, value.high)]
+            at = [_HEIGHT - _BOTTOM - e * (_HEIGHT - _TOP - _BOTTOM) for e in (value.low, value.high)]
             # The halo makes the line visible on the darkest bars too.
             out += [_line(left + wide / 2, at[0], left + wide / 2, at[1], kind) for kind in ("halo", "error")]
-    return _svg(out, height, "Accuracy by difficulty")
+    return _svg(out, _HEIGHT, "Accuracy by difficulty")
 
 
 def shares(rows: Sequence[tuple[int | str, Mapping[str, float]]], styles: Mapping[str, str]) -> Html:

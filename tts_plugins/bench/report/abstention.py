@@ -8,6 +8,7 @@ from tts_plugins._trace.markup import Html, el
 from tts_plugins._trace.page import document
 from tts_plugins.bench.report._charts import (
     _BOTTOM,
+    _HEIGHT,
     _LEFT,
     _RIGHT,
     _TOP,
@@ -25,7 +26,6 @@ from tts_plugins.bench.report._charts import (
 from tts_plugins.bench.report.page import _style
 from tts_plugins.policies import Abstention
 
-_HEIGHT = 300.0
 _DOTS = (
     "A dot, below its letter, is the threshold that keeps this promise on other questions of the same kind. It stands "
     "left of where the curve crosses the line, because the curve is that of a limited number of problems."
@@ -86,12 +86,9 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
         if each.below is not None:
             said = el("title", f"{name}: {each.words}")
             at = x(each.coverage), y(each.wrong / max(each.answered, 1))
-            out.append(el("g", said, _dot(*at, i), _marker(*_free(*at, taken), i)))
+            dot = el("circle", cx=f"{at[0]:.1f}", cy=f"{at[1]:.1f}", r="3", class_=f"dot f{i % COLOURS}")
+            out.append(el("g", said, dot, _marker(*_free(*at, taken), i)))
     return _svg(out, _HEIGHT, "Share of wrong answers against the share of questions answered")
-
-
-def _dot(x: float, y: float, arm: int) -> Html:
-    return el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3", class_=f"dot f{arm % COLOURS}")
 
 
 def _free(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.config import check_count
 from tts_plugins._internal.files import expanded, is_sqlite, replacing, writing
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.bench.training.rows import Filters, Format, Judge, Row, check_format, judge_of, training_rows, words
@@ -59,9 +60,14 @@ def export(
     check_format(format)
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
         raise ConfigurationError(f"export: test_share={test_share!r} must be a number from 0 to below 1")
+    filters = Filters() if filters is None else filters
+    given: Any = filters
+    if not isinstance(given, Filters):
+        raise ConfigurationError(f"export: filters={filters!r:.80} must be Filters(…)")
+    check_count("export", "seed", seed, least=0)
+    folder, files = expanded(out), list[Path]()
     pool = source if isinstance(source, Pool) else pool_of(source)
     dropped: Counter[str] = Counter()
-    filters = filters or Filters()
     made = _by_prompt(training_rows(pool.problems, format, filters, dropped))
     if not made:
         why = "; ".join(f"{count} {reason}" for reason, count in dropped.most_common(3)) or "there are no problems"
@@ -72,7 +78,6 @@ def export(
     count = min(len(keys) - 1, max(1, count)) if test_share > 0 and len(keys) > 1 else count
     parts = {"test": set(keys[:count]), "train": set(keys[count:])}
     lines = {name: [row for key, rows in made.items() if key in part for row in rows] for name, part in parts.items()}
-    folder, files = Path(out), list[Path]()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name in ("train", "test"):

@@ -7,14 +7,14 @@ explicit prompt, "kto" an unpaired preference, all three conversational; "prm" i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tts_plugins._internal.config import check_count, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import PoolCandidate, PoolProblem
-from tts_plugins.selection import AGGREGATES, Aggregate
+from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.steps import By
 from tts_plugins.steps import split as steps_of_text
 
@@ -23,6 +23,7 @@ Judge = Literal["score", "votes", "correct"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 JUDGES: tuple[Judge, ...] = get_args(Judge)
 Row = dict[str, Any]
+_RECORD: Mapping[Judge, str] = {"score": "a score", "votes": "a readable answer", "correct": "a grade"}
 _CUTS: tuple[By, ...] = get_args(By)  # a verifier's steps are those whose number is that of its scores
 
 
@@ -59,10 +60,7 @@ class Filters:
     def __post_init__(self) -> None:
         if self.judge is not None and self.judge not in JUDGES:
             raise ConfigurationError(f"export: judge={self.judge!r} is not known; use one of {', '.join(JUDGES)}")
-        if self.aggregate not in AGGREGATES:
-            raise ConfigurationError(
-                f"export: aggregate={self.aggregate!r} is not known; use one of {', '.join(AGGREGATES)}"
-            )
+        check_aggregate("export", self.aggregate)
         for name in ("min_agreement", "min_margin", "threshold"):
             check_share("export", name, getattr(self, name))
         if self.min_score is not None:
@@ -137,10 +135,9 @@ def judge_of(problems: Sequence[PoolProblem], filters: Filters) -> Judge:
         "correct": lambda c: c.correct is not None,
     }
     if candidates and not any(map(has[judge], candidates)):
-        what = {"score": "a score", "votes": "a readable answer", "correct": "a grade"}[judge]
         raise ConfigurationError(
-            f"export: judge={judge!r}: not one of the {len(candidates)} candidates has {what} on record; use another "
-            f"judge of {', '.join(JUDGES)}"
+            f"export: judge={judge!r}: not one of the {len(candidates)} candidates has {_RECORD[judge]} on record; use "
+            f"another judge of {', '.join(JUDGES)}"
         )
     return judge
 
@@ -157,7 +154,7 @@ def _judged(problem: PoolProblem, judge: Judge, filters: Filters, dropped: Count
         reason = (
             "candidates without a text on record" if not c.text or not c.text.strip()
             else "truncated candidates" if c.truncated
-            else f"candidates without a {judge} on record" if worth is None
+            else f"candidates without {_RECORD[judge]} on record" if worth is None
             else None
         )  # fmt: skip
         if reason is not None or worth is None or c.text is None:

@@ -81,7 +81,7 @@ class Setup:
             raise ConfigurationError("bench: give either --problems FILE, or --pool FILE of recorded samples")
         if self.problems is not None:
             return read_problems(self.problems, limit=self.limit), None
-        pool = Pool.read(expanded(str(self.pool)))
+        pool = Pool.read(str(self.pool))
         chosen = pool.problems[: self.limit]
         return ProblemSet(source=str(self.pool), problems=tuple(p.problem() for p in chosen), grade=by_record), pool
 
@@ -109,9 +109,10 @@ class Setup:
             raise ConfigurationError("bench: problems without a model; give --pool, or a model")
         seeds = self.seeds if self.seeds is not None else 1 if pool is None else 8
         check_count("bench", "seeds", seeds)
+        strategies = self.strategies or {"one": "self-consistency:n=1", "self-consistency": "self-consistency:n=8"}
         return Plan(
             problems=found.problems,
-            strategies={name: _strategy(name, value, check is not None) for name, value in self._strategies().items()},
+            strategies={name: _strategy(name, value, check is not None) for name, value in strategies.items()},
             model=cast(Any, pool if pool is not None else model),
             verifier=check,
             budgets={name: _budget(name, value) for name, value in self.budgets.items()} or {"": None},
@@ -130,9 +131,6 @@ class Setup:
             **({} if not self.judge else {"judge": self.judge.get("name")}),
             **({} if self.answer is None else {"answer": _source(self.answer)}),  # as files of older runs have it
         }
-
-    def _strategies(self) -> Mapping[str, Any]:
-        return self.strategies or {"one": "self-consistency:n=1", "self-consistency": "self-consistency:n=8"}
 
 
 def texts(given: Sequence[str] | None) -> dict[str, str]:

@@ -72,7 +72,7 @@ Threads = Annotated[int | None, MODEL("CPU threads of a local model; the free co
 
 LargerModel = Annotated[
     str | None,
-    MODEL("A larger model at the same place, for a policy that asks one if a problem looks hard.", metavar="NAME"),
+    MODEL("A larger model at the same place, to ask where a policy or --abstain-below says so.", metavar="NAME"),
 ]
 LargerModelPrice = Annotated[str | None, MODEL("Its dollars per million tokens, as --price.", metavar="IN,OUT")]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from tts_plugins._internal.config import build, find, registered, spoken
-from tts_plugins._internal.files import expanded
 from tts_plugins.cli._arguments.verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
@@ -124,7 +123,7 @@ def _policy(settings: Mapping[str, Any], verified: bool) -> ComputeOptimal:
             "--strategy compute-optimal needs the file that `tts-plugins calibrate` wrote: "
             "compute-optimal:file=policy.json"
         )
-    path = expanded(str(settings["file"]))
+    path = str(settings["file"])
     made = ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
     if not verified and (scored := next((s for s in _asked(made) if isinstance(s, BestOfN) and s.n > 1), None)):
         raise ConfigurationError(
@@ -141,20 +140,25 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
         yield from (rung.strategy for rung in part.rungs) if isinstance(part, Ladder) else (part,)
 
 
-def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal | Ladder:
-    """Give a policy or a ladder the larger model that it may use.
+def with_larger(strategy: Strategy, model: OpenAICompatibleModel, *, abstains: bool) -> tuple[Strategy, dict[str, Any]]:
+    """Give a policy or a ladder the larger model that it may use; any other that abstains escalates to it.
+
+    Returns:
+        The strategy, and the settings of the solve that come with it.
 
     Raises:
-        ConfigurationError: it asks no other model, or was fitted to another larger model.
+        ConfigurationError: it never asks another model, or was fitted to another larger model.
     """
     if isinstance(strategy, Ladder) and model.name in strategy.names:
-        return strategy.with_models({model.name: model})
-    if not isinstance(strategy, ComputeOptimal):
+        return strategy.with_models({model.name: model}), {}
+    if isinstance(strategy, ComputeOptimal) and (strategy.larger is not None or not abstains):
+        return strategy.with_larger(model), {}
+    if not abstains:
         raise ConfigurationError(
-            f"--larger-model {model.name} is for a policy that may ask it, compute-optimal:file=policy.json, or for a "
-            f"ladder with a rung of model={model.name}"
+            f"--larger-model {model.name} is for a policy that may ask it, compute-optimal:file=policy.json, for a "
+            f"ladder with a rung of model={model.name}, or for --abstain-below, where it is asked what is unsure"
         )
-    return strategy.with_larger(model)
+    return strategy, {"on_abstain": "escalate", "escalate": model}
 
 
 def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,9 +140,8 @@ def bench(
         with plan.open(out) as store:
             if store.regraded and not quiet:
                 say(f"{store.regraded:,} solves are graded again, and none is asked again")
-            done = asyncio.run(
-                run_plan(plan, store, generator, concurrency, total, quiet, engine=where, recipe=_Recipe(setup))
-            )
+            recipe = functools.partial(_plan_there, setup)
+            done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet, engine=where, recipe=recipe))
             run = load(store)
         say_repeated(where)
         if not quiet and not as_json:
@@ -161,14 +161,9 @@ def bench(
             raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """Makes the plan on another machine."""
-
-    setup: Setup
-
-    def __call__(self) -> Plan:
-        return self.setup.plan(generator_of(self.setup, None))
+def _plan_there(setup: Setup) -> Plan:
+    """Make the plan on another machine."""
+    return setup.plan(generator_of(setup, None))
 
 
 def generator_of(setup: Setup, download: Download | None, **more: Any) -> OpenAICompatibleModel | None:

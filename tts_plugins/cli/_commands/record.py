@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +71,8 @@ def record(
         )  # fmt: skip
         total = limits.budget()
         path = out.with_name(f".{out.name}.recording")
-        _refuse_other(out, path)
+        if out.exists() and not path.exists():
+            raise ConfigurationError(f"--out {out} is there already, and complete; remove it, or choose another name")
         generator = generator_of(setup, Download(stderr(), quiet=quiet), **_requests(logprobs))
         assert generator is not None  # no pool replaces it
         plan = _plan(setup, n, logprobs, generator)
@@ -83,7 +84,7 @@ def record(
         with _opened(plan, path) as store:
             done = asyncio.run(
                 run_plan(plan, store, generator, concurrency, total, quiet, engine=where,
-                         recipe=_Recipe(setup, n, logprobs))
+                         recipe=functools.partial(_plan_there, setup, n, logprobs))
             )  # fmt: skip
             pool = recorder.pool(store)
         pool.write(out)
@@ -111,18 +112,11 @@ def _plan(setup: Setup, n: int, logprobs: bool, generator: OpenAICompatibleModel
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """Makes the plan on another machine."""
-
-    setup: Setup
-    n: int
-    logprobs: bool
-
-    def __call__(self) -> Plan:
-        generator = generator_of(self.setup, None, **_requests(self.logprobs))
-        assert generator is not None
-        return _plan(self.setup, self.n, self.logprobs, generator)
+def _plan_there(setup: Setup, n: int, logprobs: bool) -> Plan:
+    """Make the plan on another machine."""
+    generator = generator_of(setup, None, **_requests(logprobs))
+    assert generator is not None
+    return _plan(setup, n, logprobs, generator)
 
 
 def _opened(plan: Plan, path: Path) -> Store:
@@ -136,11 +130,6 @@ def _opened(plan: Plan, path: Path) -> Store:
 
 # A recording has no strategy, so name the option instead.
 _CHANGED_N = re.compile(r'arms\.samples\.strategy was "Samples\(n=(\d+)\)" and is "Samples\(n=(\d+)\)"')
-
-
-def _refuse_other(out: Path, path: Path) -> None:
-    if out.exists() and not path.exists():
-        raise ConfigurationError(f"--out {out} is there already, and complete; remove it, or choose another name")
 
 
 def _tell(pool: Pool, out: Path, n: int, *, quiet: bool) -> None:

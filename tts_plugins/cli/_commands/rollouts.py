@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -110,7 +110,7 @@ def rollouts(
         where = machines.make(concurrency)
         if where is not None:
             counts = {name: settings[name] for name in ("solutions", "rollouts", "max_steps", "seed")}
-            settings |= {"engine": where, "recipe": _Recipe(named, check, counts)}
+            settings |= {"engine": where, "recipe": functools.partial(_work_there, named, check, counts)}
         pool = asyncio.run(_make(asked, writer, out, grade, Ledger(budget), settings))
         say_repeated(where)
         made = sum(len(p.candidates) for p in pool.problems)
@@ -121,18 +121,10 @@ def rollouts(
         )
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """Makes the work on another machine."""
-
-    named: Mapping[str, Any]
-    check: str | None
-    counts: Mapping[str, Any]
-
-    def __call__(self) -> RolloutWork:
-        model = _build.model_of(progress=lambda done, total: None, **self.named)
-        grade = by_answer if self.check is None else function_of(self.check, "--check")
-        return RolloutWork(model, grade, **self.counts)
+def _work_there(named: Mapping[str, Any], check: str | None, counts: Mapping[str, Any]) -> RolloutWork:
+    """Make the work on another machine."""
+    model = _build.model_of(progress=lambda done, total: None, **named)
+    return RolloutWork(model, by_answer if check is None else function_of(check, "--check"), **counts)
 
 
 async def _make(

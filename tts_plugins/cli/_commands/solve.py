@@ -118,17 +118,21 @@ def solve(
         fields = {**_strategy.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
         chosen = bundle.strategy if strategy is None and not fields else None
         chosen = chosen or _strategy.strategy_of(strategy, fields, verified=check is not None)
-        larger = None
+        larger, further = None, dict[str, Any]()
         if larger_model is not None:
             larger = _build.model_of(**{**named, "name": larger_model, "price": larger_model_price})
-            chosen = _strategy.with_larger(chosen, larger)
+            least = bundle.abstain_below if abstain_below is None else abstain_below
+            abstains = least is not None or getattr(chosen, "abstains", False)
+            chosen, further = _strategy.with_larger(chosen, larger, abstains=abstains)
+        elif bundle.on_abstain == "escalate":
+            raise ConfigurationError(f"--profile {profile}: on_abstain='escalate' takes --larger-model, to ask it then")
         asked: SolveOptions = {
             **cast(SolveOptions, bundle.settings()), "model": generator, "strategy": chosen, "verifier": check,
             "attempts": attempts, "profile": None,
         }  # fmt: skip
         typed: dict[str, Any] = {
             "budget": limits.budget(), "seed": seed, "abstain_below": abstain_below,
-            "answer": None if answer is None else answer_of(answer),
+            "answer": None if answer is None else answer_of(answer), **further,
         }  # fmt: skip
         asked.update(cast(SolveOptions, {name: value for name, value in typed.items() if value is not None}))
         models = [generator, *(m for m in (larger, asks) if m is not None and m is not generator)]

@@ -138,6 +138,8 @@ def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed
 
 def _usable(path: Path) -> Pool:
     """Read the rollouts, without problems that have no labelled solution."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; `tts-plugins rollouts` makes rollouts")
     pool = Pool.read(path)
     problems = tuple(p for p in pool.problems if p.candidates)
     if len(problems) < 6:

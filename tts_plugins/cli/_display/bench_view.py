@@ -84,16 +84,18 @@ def show(run: Run, place: Placing | None) -> None:
     """Print the table of a run on stdout."""
     console = stdout()
     arms, frontier = run.summary.arms, run.frontier(place)
+    gains = [None if arm is arms[0] else arm.gain(arms[0]) for arm in arms]
+    found = [arm.selections()["any"] for arm in arms]
     columns = {
         "": [("★ " if arm in frontier else "  ") + arm.name for arm in arms],
         "right": [_estimate(arm.accuracy, arm.lone) for arm in arms],
-        "over the first": [_over(arm, arms[0]) for arm in arms],
+        "over the first": [_signed(gain, arm.lone) if gain else "" for arm, gain in zip(arms, gains, strict=True)],
         "n": [f"{arm.samples.value:.1f}" for arm in arms],
         "tokens": [tokens_of(arm) for arm in arms],
         "FLOPs": [] if place is None else [flops_of(arm, place.costs) for arm in arms],
-        "cost": [_cost(arm) for arm in arms],
+        "cost": ["unknown" if arm.usd is None else money({"usd": arm.usd.value}) or "$0" for arm in arms],
         "time": [] if run.config.get("pool") else [seconds(arm.seconds.value) for arm in arms],
-        "any": [_share(arm.selections()["any"]) for arm in arms],
+        "any": ["" if share is None else f"{share:.3f}" for share in found],
     }
     if set(columns["cost"]) == {"$0"}:
         columns["cost"] = []
@@ -115,16 +117,12 @@ def show(run: Run, place: Placing | None) -> None:
             " Time: of a solve beside the others, waiting for the model included; --concurrency 1 has none beside it."
         )
     console.print(Text(note, style="dim"), soft_wrap=True)
-    for line in _notes(run):
+    # What the table does not say, and what failed: of an arm that failed everywhere, the command ends with the line.
+    lost = [failed_line(arm) for arm in run.summary.arms if 0 < len(arm.failed) < len(arm.all)]
+    for line in remarks(run.summary) + lost:
         console.print(Text(line), soft_wrap=True)
     if place is not None and place.larger is not None:
         console.print(_matches(run, place))
-
-
-def _notes(run: Run) -> list[str]:
-    """Return what the table does not say, and what failed."""
-    # Of an arm that failed everywhere, the command ends with the line.
-    return remarks(run.summary) + [failed_line(arm) for arm in run.summary.arms if 0 < len(arm.failed) < len(arm.all)]
 
 
 def failed_line(arm: Arm) -> str:
@@ -163,19 +161,6 @@ def _estimate(value: Estimate | None, lone: bool) -> str:
 
 def _signed(e: Estimate, lone: bool) -> str:
     return f"{e.value:+.3f}" + ("" if lone else f" [{e.low:+.2f}, {e.high:+.2f}]")
-
-
-def _over(arm: Arm, first: Arm) -> str:
-    gain = None if arm is first else arm.gain(first)
-    return "" if gain is None else _signed(gain, arm.lone)
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _cost(arm: Arm) -> str:
-    return "unknown" if arm.usd is None else money({"usd": arm.usd.value}) or "$0"
 
 
 def _spent(solves: Sequence[SolveRow]) -> str:

@@ -7,6 +7,7 @@ value that is not plain JSON) goes through a real client, which converts it, or 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class AiohttpClient:
 
     def prepared(self, path: str, request: Mapping[str, Any]) -> Request | None:
         """Return the request as it goes out; None if a real client has to convert, refuse or send it."""
-        if self._lease.pool.incompatible:
+        if not self._lease.pool.usable(time.monotonic()):
             return None
         known = _KNOWN[path]
         body, headers = request, self.default_headers

@@ -15,7 +15,7 @@ from tts_plugins._http.per_loop import PerLoop
 from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.http_limits import check_address, check_headers, check_value
-from tts_plugins._internal.secrets import Hidden, hidden, hidden_address, hidden_headers, secrets_in
+from tts_plugins._internal.secrets import Hidden, hidden, hidden_address, hidden_headers, secrets_in, secrets_of_request
 from tts_plugins._internal.threads import on_engine_loop
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._clients.hooks import watch
@@ -46,6 +46,7 @@ class Clients:
     Args:
         owner: for errors.
         headers: that requests will carry; they are only checked here, and kept out of errors.
+        private: what else of a request no error may show.
 
     Attributes:
         address: where the client really sends to; None for OpenAI's own server.
@@ -64,6 +65,7 @@ class Clients:
         make: Callable[[], AsyncOpenAI] | None = None,
         owner: str = "OpenAICompatibleModel",
         headers: Mapping[str, str] | None = None,
+        private: frozenset[str] = frozenset(),
     ) -> None:
         base_url, api_key, headers = hidden_address(base_url), hidden(api_key), hidden_headers(headers)
         if client is not None:
@@ -86,7 +88,7 @@ class Clients:
             check_value(owner, "api_key", api_key)
         self._api_key = api_key
         self._owner, self._client, self._timeout, self._headers = owner, client, timeout, headers
-        self._maker = make
+        self._maker, self._private = make, private
         self._borrowed = False
         self._clients: PerLoop[Any] = PerLoop()
 
@@ -96,8 +98,12 @@ class Clients:
         used = [client for client in (self._client, self._clients.here) if client is not None]
         keys = [self._api_key, os.environ.get("OPENAI_API_KEY"), *(getattr(client, "api_key", None) for client in used)]
         texts = (key for key in keys if isinstance(key, str) and key != "-")
-        theirs = frozenset[str]().union(*(secrets_in(getattr(client, "default_headers", {})) for client in used))
-        return secrets_in(self._headers, *texts, url=self.address or "") | theirs
+        parts = "headers", "query"
+        theirs = [
+            secrets_of_request({f"extra_{part}": getattr(client, f"default_{part}", {}) for part in parts})
+            for client in used
+        ]
+        return secrets_in(self._headers, *texts, url=self.address or "").union(self._private, *theirs)
 
     async def get(self) -> Any:
         """Return the client of the running loop; its own retries are off, so that none multiply."""
@@ -141,6 +147,8 @@ class Clients:
         if key is None:
             raise ConfigurationError("api_key is missing: pass api_key=…, or set OPENAI_API_KEY")
         check_value(self._owner, "OPENAI_API_KEY", key)
+        for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+            check_value(self._owner, variable, os.environ.get(variable, ""))
         return Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden(key), timeout=self._timeout)
 
     def _make(self) -> tuple[AsyncOpenAI, bool]:

@@ -65,10 +65,9 @@ def refusal(error: Exception) -> tuple[int, ErrorBody] | None:
 def _body(error: Any) -> object:
     """Return what the server wrote: the client keeps only a part, and shows it only if it knows the form."""
     try:
-        content = error.response.content
+        return error.response.content or error.body
     except Exception:  # noqa: BLE001 - it was not read, or there is none
-        content = b""
-    return content or error.body or error.message
+        return error.body or error.message
 
 
 def _headers(error: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tts_plugins.models._openai.sse import EventReader, events
 from tts_plugins.models._openai.stream import gather
 
 Hear = Callable[[Any], None]
+_STREAMED = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|):")
 
 
 class Prepared(Protocol):
@@ -60,9 +62,9 @@ async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear
     if stream:
         async with made.pieces() as pieces:
             return await read_stream(pieces, chat=chat, asked=request.get("n") or 1, hear=hear)
-    answer = made.body()
+    answer, asked = made.body(), request.get("n") or 1
     del made, prepare, request, client, body  # what many requests at once need not keep
-    return read_whole(await answer, chat=chat)
+    return await _read(await answer, chat, asked)
 
 
 async def _through(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear | None) -> Any:
@@ -76,12 +78,23 @@ async def _through(client: Any, body: Mapping[str, Any], *, stream: bool, hear: 
             if raw is None:
                 answer = await endpoint.create(**sent)
                 return answer if chat else as_chat(answer)
-            return read_whole((await raw.create(**sent)).http_response.content, chat=chat)
+            return await _read((await raw.create(**sent)).http_response.content, chat, sent.get("n") or 1)
         async with (
             endpoint.with_streaming_response.create(**sent, stream=True) as response,
             contextlib.aclosing(response.iter_bytes()) as pieces,
         ):
             return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
+
+
+async def _read(body: bytes, chat: bool, asked: int) -> Any:
+    """Return an answer that was not asked for as a stream, though some gateways send nothing else."""
+    if _STREAMED.match(body) is None:
+        return read_whole(body, chat=chat)
+
+    async def at_once() -> AsyncIterator[bytes]:
+        yield body
+
+    return await read_stream(at_once(), chat=chat, asked=asked)
 
 
 def read_whole(body: bytes, *, chat: bool = True) -> Any:

@@ -85,12 +85,16 @@ class ReplyReader:
         choices, unfinished = listed(field(response, "choices")), listed(field(response, "unfinished"))
         if not choices and not unfinished:
             self._refuse(response)
-        made = [(c, generation(c, empty=asked.shape is not None)) for c in choices]
+        broken = error_in(fields_of(response))
+        made = [
+            (c, None if broken and not field(c, "finish_reason") else generation(c, empty=asked.shape is not None))
+            for c in choices
+        ]
         hidden = any([g is None or (not g.text and withheld(c)) for c, g in made])
         usage = self._usage(asked, choices, unfinished, field(response, "usage"), hidden)
         generations = tuple([g if asked.shape is None else asked.shape(c, g) for c, g in made if g is not None])
         if not generations:
-            self._refuse_choices(choices)
+            self._refuse_choices(choices, broken)
         if len(choices) == 1 and not unfinished and usage.exact:
             generations = (generations[0].replace(tokens=usage.completion_tokens),)
         return Reply(generations=generations[: asked.choices], usage=usage)
@@ -126,8 +130,8 @@ class ReplyReader:
         shown_ = cut(without_secrets(response if isinstance(response, str) else json_of(body), self.secrets))[:120]
         raise MalformedResponse(f"{self.who()}: the answer has {kind}: {shown_!r}")
 
-    def _refuse_choices(self, choices: Sequence[Any]) -> None:
-        errors = [error for c in choices if (error := error_of(c)) is not None]
+    def _refuse_choices(self, choices: Sequence[Any], broken: object) -> None:
+        errors = [error for error in (broken, *map(error_of, choices)) if error is not None]
         if errors:
             who = f"{self.who()}: the answer is an error"
             raise reply_error(200, who, errors[0], secrets=self.secrets, now=time.time())

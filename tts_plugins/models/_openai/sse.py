@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,7 @@ from tts_plugins._internal.error_bodies import decoded, json_of
 from tts_plugins._internal.http_limits import Unreadable
 
 DONE = "[DONE]"
+_LATE = 0.1  # seconds for what comes after that
 
 
 class EventReader:
@@ -74,13 +76,32 @@ async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIter
     Raises:
         Unreadable: an event is not JSON.
     """
+    done = False
     async for piece in pieces:
         for event in reader.feed(piece):
             for each in decode(event):
+                done = done or each == DONE
                 yield each
-    for event in reader.rest():
-        for each in decode(event):
-            yield each
+        if done:
+            break
+    late = [event for piece in await _late(pieces) for event in reader.feed(piece)] if done else []
+    for event in (*late, *reader.rest()):
+        with contextlib.suppress(Unreadable) if done else contextlib.nullcontext():
+            for each in decode(event):
+                yield each
+
+
+async def _late(pieces: AsyncIterator[bytes]) -> list[bytes]:
+    """Return what still comes after the end: a usage, or the end of the answer, after which its connection can be kept.
+
+    The completion is whole, whether the server keeps the answer open, as some do for ever, or the connection breaks.
+    """
+    out = []
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_LATE):
+            async for piece in pieces:
+                out.append(piece)  # noqa: PERF401 - what came before it broke counts
+    return out
 
 
 def decode(event: str) -> list[Any]:
@@ -88,8 +109,8 @@ def decode(event: str) -> list[Any]:
 
     `DONE` is itself.
     """
-    if event.strip() == DONE:
-        return [DONE]
+    if event.strip() in (DONE, ""):
+        return [DONE] if event.strip() else []  # one without data keeps the connection alive
     try:
         return [json_bytes.decode(event)]
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins._internal.token_usage import count_of
 from tts_plugins._internal.values import field as read
 from tts_plugins._internal.values import fields_of, is_whole, listed
 from tts_plugins.models._openai.choices import finish_of, shown
@@ -70,8 +71,7 @@ async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
         if isinstance(chunk, Mapping) and (error := error_in(chunk)) is not None:
             raise ErrorInReply(error)
         for part in [] if done else listed(read(chunk, "choices")):
-            index = read(part, "index")
-            choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(part)
+            choices.setdefault(count_of(read(part, "index"), 0) or 0, _Choice()).add(part)
         usage = read(chunk, "usage")
         if usage is None:
             usage = read(read(chunk, "x_groq"), "usage")  # where Groq has it, unless it is asked for
@@ -140,7 +140,7 @@ class _Choice:
         self._logprobs += listed(read(read(part, "logprobs"), "content"))
         self._error = read(part, "error") or self._error
         if reason := read(part, "finish_reason"):
-            self.finish_reason, self.ends = str(reason), self.ends + 1
+            self.finish_reason, self.ends = reason if isinstance(reason, str) else "stop", self.ends + 1
             said = fields_of(part)
             if "stop_reason" in said:  # vLLM's: which stop string it was, None for none
                 self._stop_reason = said["stop_reason"]

@@ -32,7 +32,7 @@ class Calibration:
         self, pool: Pool, *, signal: Signal | None, bins: int, options: Sequence[BaseStrategy] | None,
         measured: Sequence[Measured], aggregate: Aggregate, orders: int, extra: float, seed: int,
         wave: int | Literal["auto"] | None = "auto", batch: int | None = None, larger: LargerPool | None = None,
-        priced: bool = True, held_out: Pool | None = None,
+        price: float | None = None, held_out: Pool | None = None,
         abstain_risk: float | None = None,
     ) -> None:  # fmt: skip
         self.pool, self._bins, self._given, self._measured = pool, bins, options, measured
@@ -41,8 +41,8 @@ class Calibration:
         self._larger = None if larger is None else larger.of(pool)
         self._larger_beside = None if larger is None else larger.of(self._held_out)
         self._setting = Setting(
-            extra=extra, aggregate=aggregate, orders=orders, seed=seed, batch=batch, priced=priced,
-            waves=(1, None) if wave == "auto" else (wave,),
+            extra=extra, aggregate=aggregate, orders=orders, seed=seed, batch=batch, priced=price is not None,
+            lossless=price == 0, waves=(1, None) if wave == "auto" else (wave,),
         )  # fmt: skip
         self._selects = selects_of(pool, aggregate)
         self.scored = "best" in self._selects
@@ -132,7 +132,7 @@ class Calibration:
                 yield f"it was fitted to {problems} problems; on fewer than {_FEW} a price is often taken too high"
             return
         least = least_problems(goal.target)
-        if not choice.lost_at_most and (problems < least or choice.problems is not None):
+        if goal.target and not choice.lost_at_most and (problems < least or choice.problems is not None):
             needed = max(least, choice.problems or 0)
             whole = math.ceil(needed * (problems + (0 if self._held_out is self.pool else held)) / problems)
             apart = "" if whole == needed else f" ({whole} in all, with those held out)"

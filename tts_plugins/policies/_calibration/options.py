@@ -39,6 +39,7 @@ class Setting:
         waves: the wave sizes in which strategies with a stop rule are tried.
         batch: the most samples that one request gives.
         priced: whether a price is the goal, for which learned rules of many prices are tried.
+        lossless: whether tokens cost nothing, so that only what cannot lose is tried.
     """
 
     extra: float
@@ -48,6 +49,7 @@ class Setting:
     waves: tuple[int | None, ...]
     batch: int | None
     priced: bool = True
+    lossless: bool = False
 
 
 def selects_of(pool: Pool, how: Aggregate) -> tuple[Select, ...]:
@@ -83,7 +85,7 @@ def gather(
     Learned rules are tried only on problems that they were not fitted to.
     """
     options: list[Option] = []
-    for number, strategy in enumerate(given or ()):
+    for number, strategy in enumerate(() if given is None else given):
         if not isinstance(strategy, BestOfN | SelfConsistency):
             raise ConfigurationError(
                 f"calibrate: {strategy!r} cannot be tried on recorded samples; run it, and pass its outcomes as "
@@ -101,8 +103,9 @@ def gather(
             options += simple(pool, trials, select, s)
         # With scores at hand, a rule that was learned on votes alone knows less.
         scored = "best" in trials.paths
+        informed = s.priced or (trials.graded and len(pool.problems) >= LEAST_LEARNED)
         for select in (select for select in trials.paths if select != "majority" or (s.priced and not scored)):
-            if trials.n > 2 and (s.priced or (trials.graded and len(pool.problems) >= LEAST_LEARNED)):
+            if informed and trials.n > 2 and not s.lossless:
                 options += _learned(pool, trials, select, s)
     options += [
         Option(
@@ -118,12 +121,13 @@ def gather(
 def simple(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator[Option]:
     """Yield the strategies that need no fit: some samples in one request, and the ladders in each kind of waves."""
     n = trials.n
-    for k in sorted({n, *(2**i for i in range(n.bit_length()) if 2**i <= n)}):
+    for k in (n,) if s.lossless else sorted({n, *(2**i for i in range(n.bit_length()) if 2**i <= n)}):
         yield _option(sampling(select, k, None, None), trials)
     if n < 2:
         return
     rungs = [("decided", NEVER)]
-    rungs += [(f"{select} {i}", rule) for i, ladder in enumerate(ladders(select, n)) for rule in ladder]
+    climbs = () if s.lossless else ladders(select, n)
+    rungs += [(f"{select} {i}", rule) for i, ladder in enumerate(climbs) for rule in ladder]
     for ladder, numbers in rungs:
         rule = numbered(pool, n, select, numbers)
         for wave in s.waves:

@@ -120,13 +120,15 @@ def _worthiest(table: Table, train: Bools, price: float) -> int:
     """Return the option that is worth most at a price."""
     learned = [i for i, o in enumerate(table.options) if o.learned_at is not None]
     values = table.by_problem([value(table.outcome(i, 0), price) for i in range(table.singles)], train)
-    if not learned:
-        return int(values.mean(1).argmax())
+    rows = train[table.trials.problem]
+    if not learned:  # of equals the cheapest
+        worth = [(round(float(each.mean()), 9), -_tokens(table, Choice(fixed=i, price=price), rows))
+                 for i, each in enumerate(values)]  # fmt: skip
+        return worth.index(max(worth))
     # Prefer the learned rule, which was fitted for this price: the best of many other options on few problems is
     # mostly the luckiest. Another option replaces it only if its gain passes the test of a bin.
     near = min(_apart(table.options[i], price) for i in learned)
     made = [i for i in learned if _apart(table.options[i], price) <= near + 1e-9]
-    rows = train[table.trials.problem]
     first = max(made, key=lambda i: (round(float(values[i].mean()), 9), -table.outcome(i, 0).rounds[rows].mean()))
     gate = _gate(values - values[first], range(len(values)), tests=1)
     return first if gate.option is None else gate.option

@@ -100,7 +100,12 @@ class Fitter:
         )  # fmt: skip
 
     def fit(self, prices: Sequence[float], confidence: float) -> list[Fitted]:
-        """Fit a rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
+        """Fit a rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices.
+
+        Where tokens cost nothing, the rule is patient: what was learned would only seem to gain by stopping earlier.
+        """
+        if not any(prices):
+            return [self.patient(0.0, confidence) for _ in prices]
         tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
         few = tried[:: max(1, len(tried) // 3)]
         # Average over some of the prices, each on its own scale.
@@ -114,7 +119,10 @@ class Fitter:
         label = (1 - smoothing) * hard + smoothing * soft
         solver = Solver(self._features.z, self._decided, self._features.counts).with_ridge(ridge)
         found = dict(self._validate(prices, smoothing, (ridge,))[ridge])
-        return [self._rule(solver, label, price, found[price], confidence) for price in prices]
+        return [
+            self._rule(solver, label, price, found[price], confidence) if price else self.patient(price, confidence)
+            for price in prices
+        ]
 
     def patient(self, price: float, confidence: float) -> Fitted:
         """Return the rule that goes on until the choice is decided, which loses nothing."""

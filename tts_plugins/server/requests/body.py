@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
+from tts_plugins._internal.json_bytes import finite, once, refuse_constant
 from tts_plugins.server.errors import APIError, bad_field
 
 # Below the depth at which copying, checking or showing a request would overrun Python's stack.
@@ -20,38 +20,15 @@ def read_json(raw: bytes) -> Any:
             half of a surrogate pair.
     """
     try:
-        value = json.loads(raw, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:  # broken UTF-8 is a ValueError, too
-        why = f": {error}" if isinstance(error, _NotStrict) else ""
+        value = json.loads(raw, parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        why = f": {error}" if type(error) is ValueError else ""  # of ours: the parser's own would quote the body
         raise APIError(400, f"The body is not valid JSON{why}.", code="invalid_json") from None
     if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST:
         raise APIError(400, f"The body is nested more than {_DEEPEST} levels deep.", code="invalid_json")
     if b"\\u" in raw and isinstance(value, dict):
         _check_text(value)
     return value
-
-
-class _NotStrict(ValueError):
-    pass
-
-
-def _no_constant(name: str) -> Any:
-    raise _NotStrict(f"{name} is not a number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _NotStrict("a number is too large")
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of a key that is there twice, a gateway before this server may have read the other one.
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise _NotStrict("an object has the same key twice")
-    return made
 
 
 def _depth(value: Any) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tts_plugins._internal.values import linked
 from tts_plugins.budget import Budget
 from tts_plugins.engine import solve
 from tts_plugins.errors import TTSError
@@ -16,6 +17,7 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.selection import fallback, ranked
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed
 from tts_plugins.server.budgets.tenants import Tenant, tightest
+from tts_plugins.server.errors import APIError
 from tts_plugins.server.requests.fields import ChatRequest
 from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, tts_of, withheld
 from tts_plugins.server.requests.profiles import Profiles, Search
@@ -146,7 +148,8 @@ class ChatCall:
                 on_exhausted="raise" if request.on_exhausted == "raise" else "return",
             )  # fmt: skip
         except TTSError as error:
-            if (own := _own(error)) is not None:
+            own = next((found for found in linked(error) if isinstance(found, APIError)), None)
+            if own is not None:  # raised inside a call, and wrapped by the engine
                 raise own from None
             raise
 
@@ -194,17 +197,3 @@ def _together(one: Listener | None, other: Listener | None) -> Listener | None:
         other(event)
 
     return listen
-
-
-def _own(error: BaseException) -> BaseException | None:
-    """Return the server's own error if the engine wrapped one that was raised inside a call."""
-    from tts_plugins.server.errors import APIError
-
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        if isinstance(found, APIError):
-            return found
-        seen.add(id(found))
-        found = found.__cause__ or next(iter(getattr(found, "errors", ())), None)
-    return None

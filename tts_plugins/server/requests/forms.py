@@ -41,7 +41,8 @@ def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
         made.pop("said_text", None)  # our own note of what a stream held
         message = {"role": "assistant", "content": None, **made.get("message", {})}
         finish = made.get("finish_reason") or ("length" if candidate.truncated else "stop")
-        if not _calls_or_refuses(message) and candidate.text != message["content"]:
+        calls = any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
+        if not calls and candidate.text != message["content"]:
             # It was written in steps, and this is the last one's message.
             message["content"], made["logprobs"] = str(candidate.text), None
             finish = "length" if candidate.truncated else "stop"
@@ -55,10 +56,6 @@ def withheld(abstained: Abstained) -> Json:
     """Return the choice of a search that gives no answer: it refuses, as a model's message does."""
     message = {"role": "assistant", "content": None, "refusal": f"No answer: {abstained.reason}."}
     return {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-
-
-def _calls_or_refuses(message: Json) -> bool:
-    return any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
 
 
 def usage_of(usage: Usage) -> Json:

@@ -20,6 +20,10 @@ from tts_plugins.server.settings import ServerSettings
 from tts_plugins.strategies import BaseStrategy, BestOfN, RecursiveAggregation, Revision, SelfConsistency
 
 _DEFAULT_N = 8
+_ESCALATES = (
+    "on_abstain='escalate' needs a model to ask, which a profile cannot hold; make its strategy a ladder with "
+    "signal = 'confidence'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +43,19 @@ class Search:
 class Profiles:
     """The profiles of a server, read when it starts.
 
+    One that escalates is for programs that pass the model to ask: it is not served, and stops no others.
+
     Raises:
-        ConfigurationError: a profile is wrong; the message names its file.
+        ConfigurationError: a profile is wrong, or the server's own is not one to serve; the message names it.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         directory = settings.directory
-        self.known = {name: load_profile(name, directory=directory) for name in profile_names(directory=directory)}
-        for name, profile in self.known.items():
-            if profile.on_abstain == "escalate":
-                raise ConfigurationError(
-                    f"serve: profile {name!r}: on_abstain='escalate' needs a model to ask, which a profile cannot "
-                    "hold; make its strategy a ladder with signal = 'confidence'"
-                )
+        read = {name: load_profile(name, directory=directory) for name in profile_names(directory=directory)}
+        self.known = {name: profile for name, profile in read.items() if profile.on_abstain != "escalate"}
+        self._escalating = read.keys() - self.known.keys()
+        if settings.profile in self._escalating:
+            raise ConfigurationError(f"serve: profile {settings.profile!r}: {_ESCALATES}")
         self._settings = settings
         if settings.profile is not None and settings.profile not in self.known:
             load_profile(settings.profile, directory=directory)  # which has the words for it
@@ -60,18 +64,21 @@ class Profiles:
         """Return a profile.
 
         Raises:
-            APIError: 404, with the nearest name.
+            APIError: 404, with the nearest name; 400 for one that escalates.
         """
+        if name in self._escalating:
+            raise bad_field("model", f"profile {name!r}: {_ESCALATES}")
         if name not in self.known:
             raise unknown_model(name, list(self.known), "profile")
         return self.known[name]
 
     def split(self, model: str) -> tuple[str | None, str | None]:
         """Return the profile and the upstream's model that a name means; None for what it does not say."""
-        if model in self.known:
+        names = self.known.keys() | self._escalating
+        if model in names:
             return model, None
         head, _, rest = model.partition("/")
-        return (head, rest) if rest and head in self.known else (self._settings.profile, model)
+        return (head, rest) if rest and head in names else (self._settings.profile, model)
 
     def misspelt(self, model: str) -> str | None:
         """Return what `PROFILE/MODEL` may mean if its profile is not known, and its name is close to a known one."""

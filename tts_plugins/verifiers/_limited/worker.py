@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from typing import Any
 
 from tts_plugins.verifiers._limited import last_match
+from tts_plugins.verifiers._math_process import answer_lines
 
 
 def main() -> None:
@@ -16,17 +15,7 @@ def main() -> None:
     A request has `do`: "search" or "last" with `pattern`, `flags` and `text` (the reply has what was `found`, or null);
     or "schema" with a `schema` and a `value`, or a `text` with JSON in it (the reply has the `errors`, or the score).
     """
-    out = sys.stdout
-    sys.stdout = sys.stderr  # nothing that a library prints may pass for an answer
-    out.write('{"ready": true}\n')
-    out.flush()
-    for line in sys.stdin:
-        try:
-            reply = _done(json.loads(line))
-        except Exception as error:  # noqa: BLE001 - it meets whatever a model wrote
-            reply = {"error": f"{type(error).__name__}: {error}"[:300]}
-        out.write(json.dumps(reply) + "\n")
-        out.flush()
+    answer_lines(_done)
 
 
 def _done(request: dict[str, Any]) -> dict[str, Any]:

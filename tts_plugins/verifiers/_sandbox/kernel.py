@@ -190,13 +190,13 @@ def not_dumpable() -> None:
     _prctl(_DUMPABLE, 0)
 
 
-def confine(paths: Sequence[tuple[str, int]], *, version: int, program: bytes, mortal: bool = True) -> None:
+def confine(paths: Sequence[tuple[str, int]], *, version: int, program: bytes) -> None:
     """Apply all restrictions to this process, before it runs a candidate's program.
 
     Raises:
         OSError: something of it cannot be had; nothing must run then.
     """
-    no_privileges(mortal=mortal)
+    no_privileges(mortal=True)
     not_dumpable()
     if version:
         landlock(version, paths)

@@ -9,10 +9,10 @@ from typing import Any
 
 from tts_plugins._internal.config import check_seconds
 from tts_plugins.answers import read_json
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.protocols import Run
-from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.types import Candidate, Score
+from tts_plugins.verifiers._free import FreeVerifier
 from tts_plugins.verifiers._limited import limited
 
 _SHOWN, _WIDTH = 5, 200
@@ -30,7 +30,7 @@ _APPLIES: dict[type | tuple[type, ...], set[str]] = {
 _DEEP = 8
 
 
-class JSONSchemaVerifier:
+class JSONSchemaVerifier(FreeVerifier):
     """Scores a candidate by the share of a schema's constraints that its JSON meets.
 
     Args:
@@ -79,10 +79,6 @@ class JSONSchemaVerifier:
                 f"JSONSchemaVerifier: schema={schema!r:.200} refers to itself without end; a $ref to a schema that "
                 "holds it belongs under properties or items"
             ) from None
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it runs here."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """The share of constraints met, and what is wrong in words."""

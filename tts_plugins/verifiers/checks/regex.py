@@ -6,14 +6,14 @@ import re
 
 from tts_plugins._internal.config import check_seconds
 from tts_plugins.answers import without_thoughts
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
-from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.types import Candidate, Score
+from tts_plugins.verifiers._free import FreeVerifier
 from tts_plugins.verifiers._limited import ends_soon, limited
 
 
-class RegexVerifier:
+class RegexVerifier(FreeVerifier):
     """Scores 1 where the pattern is found in the candidate's text, outside of its thoughts, else 0.
 
     Args:
@@ -45,10 +45,6 @@ class RegexVerifier:
 
     def __repr__(self) -> str:
         return f"RegexVerifier({self.pattern.pattern!r})"
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it runs here."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """1 or 0.

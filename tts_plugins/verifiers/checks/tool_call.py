@@ -10,19 +10,20 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tts_plugins._internal.config import check_seconds
+from tts_plugins._internal.json_bytes import refuse_constant
 from tts_plugins._internal.values import field, listed
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.prompts import tool_form, tools_of
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers._free import FreeVerifier
 from tts_plugins.verifiers._limited import limited
 from tts_plugins.verifiers.checks.json_schema import JSONSchemaVerifier
 
 Expected = str | Sequence[str]
 
 
-class ToolCallVerifier:
+class ToolCallVerifier(FreeVerifier):
     """Scores 1 where every tool call of a candidate can be made, else 0, with what is wrong as the feedback.
 
     Args:
@@ -67,10 +68,6 @@ class ToolCallVerifier:
         self._expected = expected
         with suppress(ImportError):
             import jsonschema.validators  # noqa: F401 - it takes long, and the first score holds the event loop
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it runs here."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """1 or 0; `details["calls"]` has the names of the tools that were called.
@@ -130,7 +127,7 @@ async def _wrong(call: Call, tools: Mapping[str, Mapping[str, Any]], timeout: fl
     arguments = call.arguments
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}", parse_constant=_no_number)
+            arguments = json.loads(arguments or "{}", parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             return [f"{call.name}: its arguments are not JSON: {error}"]
     if not isinstance(arguments, Mapping):
@@ -170,10 +167,6 @@ def _schema_of(tool: Mapping[str, Any]) -> JSONSchemaVerifier | None:
 @functools.lru_cache(maxsize=256)
 def _checked(schema: str) -> JSONSchemaVerifier:
     return JSONSchemaVerifier(json.loads(schema))
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _are_names(value: object) -> bool:

@@ -28,7 +28,7 @@ def fenced(text: str) -> str:
     blocks = [(m["language"].lower(), _body(m)) for m in _FENCE.finditer(text)]
     if not blocks:
         return text
-    found = [body for language, body in blocks if language in _PYTHON or (not language and _tree(body) is not None)]
+    found = [body for language, body in blocks if language in _PYTHON or (not language and tree_of(body) is not None)]
     found = found or [body for language, body in blocks if not language]
     found = [body for body in found if body.strip() and not _SESSION.match(body.lstrip("\n"))]
     return "\n\n".join(_together(found))
@@ -43,7 +43,7 @@ def _body(match: re.Match[str]) -> str:
 
 
 def _together(blocks: Sequence[str]) -> list[str]:
-    trees = [_tree(body) for body in blocks]
+    trees = [tree_of(body) for body in blocks]
     if all(tree is None for tree in trees):
         return list(blocks)
     parsed = [(body, tree) for body, tree in zip(blocks, trees, strict=True) if tree is not None]
@@ -72,7 +72,8 @@ def _binds(tree: ast.Module) -> bool:
     )
 
 
-def _tree(source: str) -> ast.Module | None:
+def tree_of(source: str) -> ast.Module | None:
+    """Return the tree of a source; None where it is not Python."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, MemoryError, RecursionError):

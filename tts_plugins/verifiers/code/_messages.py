@@ -9,6 +9,7 @@ from tts_plugins._internal.untrusted_text import neutralise
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import Messages, problem_text
 from tts_plugins.types import Problem
+from tts_plugins.verifiers.code._blocks import tree_of
 
 
 def first_failure(tests: Sequence[str], outcomes: Sequence[str | None]) -> str:
@@ -64,7 +65,5 @@ def tests_something(test: str) -> bool:
 
 def parses(test: str) -> bool:
     """Whether it is Python, and not empty."""
-    try:
-        return bool(ast.parse(test).body)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
+    tree = tree_of(test)
+    return tree is not None and bool(tree.body)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tts_plugins.verifiers.code._blocks import fenced
+from tts_plugins.verifiers.code._blocks import fenced, tree_of
 
 _PROMPT = re.compile(r"^[ \t]*>>> ?(.*)$")
 _MORE = re.compile(r"^[ \t]*\.\.\. ?(.*)$")
@@ -35,7 +35,7 @@ def program_of(text: str, problem: str) -> str:
 
 def open_function(problem: str) -> str | None:
     """The name of the function that a text of code leaves to be written; None where it is no such text."""
-    tree = _parsed(problem) or _parsed(f"{problem.rstrip()}\n    pass\n")
+    tree = tree_of(problem) or tree_of(f"{problem.rstrip()}\n    pass\n")
     last = tree.body[-1] if tree is not None and tree.body else None
     if not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef):
         return None
@@ -63,7 +63,7 @@ def asserts_of(texts: Sequence[str], most: int) -> list[str]:
 
 
 def _asserts(code: str) -> Iterator[str]:
-    tree = _parsed(code)
+    tree = tree_of(code)
     statements = tree.body if tree is not None else [s for line in code.splitlines() for s in _body(line.strip())]
     for node in statements:
         # Those inside of test functions, too, as long as they stand there plainly.
@@ -138,12 +138,5 @@ def _is_expression(source: str) -> bool:
 
 
 def _body(source: str) -> list[ast.stmt]:
-    tree = _parsed(source)
+    tree = tree_of(source)
     return [] if tree is None else tree.body
-
-
-def _parsed(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None

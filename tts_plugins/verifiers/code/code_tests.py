@@ -14,6 +14,7 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, SandboxUnavailable, VerifierError
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers._free import FreeVerifier
 from tts_plugins.verifiers._model_calls import Asker
 from tts_plugins.verifiers._sandbox.launch import KINDS, MEBI, Kind
 from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, probe
@@ -185,12 +186,8 @@ class CodeTests:
         return {"passed": outcomes.count(None), "tests": len(outcomes), "sandbox": self._sandbox.kind}
 
 
-class SingleCodeTests(CodeTests):
+class SingleCodeTests(CodeTests, FreeVerifier):
     """`CodeTests` without generated tests: each candidate is scored as it arrives. Made by `CodeTests(…)`."""
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it runs here."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """The share of tests passed.

@@ -14,10 +14,10 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.untrusted_text import neutralise
 from tts_plugins._internal.values import is_number
 from tts_plugins.answers import without_thoughts
-from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers._free import FreeVerifier
 
 Rows = Sequence[Sequence[Any]]
 
@@ -26,7 +26,7 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _READS = re.compile(r"\s*(?:select|with|values|explain|show|describe|table)\b", re.IGNORECASE)
 
 
-class SQLVerifier:
+class SQLVerifier(FreeVerifier):
     """Scores a candidate's query: 1 where it runs, or gives the expected rows; else 0, with the error as feedback.
 
     Args:
@@ -67,10 +67,6 @@ class SQLVerifier:
         self._rows, self._timeout = rows, float(timeout)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tts-plugins-sql")
         self._connection: Any = None
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: what a database costs is not counted."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """1 or 0.

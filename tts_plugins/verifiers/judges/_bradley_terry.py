@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+# Each has won and lost so much against one of strength 1, so that no strength is zero or infinite.
+_PRIOR = 0.5
 Outcome = tuple[int, int, float]  # i, j, and the share of the win that is i's: 1, 0, or 0.5 for a tie
 
 
-def bradley_terry(n: int, outcomes: Sequence[Outcome], *, prior: float = 0.5, rounds: int = 200) -> list[float]:
-    """Strengths by minorisation-maximisation (Hunter 2004, algorithm 1), their geometric mean near 1.
-
-    Args:
-        prior: each has won and lost so much against one of strength 1, so that no strength is zero or infinite.
-    """
-    wins = [prior] * n
+def bradley_terry(n: int, outcomes: Sequence[Outcome]) -> list[float]:
+    """Strengths by minorisation-maximisation (Hunter 2004, algorithm 1), their geometric mean near 1."""
+    wins = [_PRIOR] * n
     pairs: dict[tuple[int, int], int] = {}
     for i, j, share in outcomes:
         wins[i] += share
         wins[j] += 1.0 - share
         pairs[min(i, j), max(i, j)] = pairs.get((min(i, j), max(i, j)), 0) + 1
     strengths = [1.0] * n
-    for _ in range(rounds):
-        weights = [2 * prior / (s + 1.0) for s in strengths]
+    for _ in range(200):
+        weights = [2 * _PRIOR / (s + 1.0) for s in strengths]
         for (i, j), count in pairs.items():
             share = count / (strengths[i] + strengths[j])
             weights[i] += share

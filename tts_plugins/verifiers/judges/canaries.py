@@ -10,10 +10,11 @@ from weakref import WeakKeyDictionary
 from tts_plugins._internal.config import check_share
 from tts_plugins._internal.values import once_made
 from tts_plugins.answers import extract
-from tts_plugins.budget import FREE, Bound
+from tts_plugins.budget import Bound
 from tts_plugins.errors import CandidateError, ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier
 from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers._free import FreeVerifier
 from tts_plugins.verifiers._model_calls import shown, total
 from tts_plugins.verifiers.combined.cascade import check_verifier
 
@@ -125,7 +126,7 @@ _OPENERS = re.compile(
 )
 
 
-class Screen:
+class Screen(FreeVerifier):
     """A local check against empty work: 0 for a text that is nothing but an opener or punctuation, 1 for all others.
 
     Args:
@@ -142,10 +143,6 @@ class Screen:
     @once_made
     def __repr__(self) -> str:
         return f"Screen(answer={self.answer})"
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free."""
-        return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """0 or 1."""

@@ -86,7 +86,7 @@ class JSONClient:
 
     async def _sent(self, url: str, data: bytes) -> bytes:
         lease = self._leases.here
-        if lease is None and not uses_aiohttp(self._root):
+        if not (uses_aiohttp(self._root) if lease is None else lease.pool.usable(time.monotonic())):
             _check_proxy(self._who, self._root)
             leaving()
             return await in_thread(_post, url, data, self._headers, self._timeout)
