@@ -320,5 +320,6 @@ def test_the_walks_that_nobody_asked_for_are_as_many_as_take_seconds() -> None:
         for p in bare.problems
     ]
     votes = replace(bare, problems=tuple(unscored))
-    assert [orders_of(pool, "last") for pool in (scored, bare, votes)] == [50, 10, 37]
+    assert [orders_of(pool, "last", priced=False) for pool in (scored, bare, votes)] == [50, 10, 37]
+    assert orders_of(votes, "last", priced=True) == 10  # learned rules are tried on bare votes, too
     assert calibrate(scored, budgets=(4,), hold_out=0) == calibrate(scored, budgets=(4,), hold_out=0, orders=50)

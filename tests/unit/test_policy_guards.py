@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tts_plugins.policies import Abstention, ComputeOptimal, LearnedStopping, ca
 from tts_plugins.policies._calibration.larger_model import LargerPool, classes
 from tts_plugins.policies._calibration.options import sampling
 from tts_plugins.policies._calibration.replayed_trials import Trials
+from tts_plugins.policies.plan import Measured
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing import ScriptedModel
@@ -28,6 +30,7 @@ from tts_plugins.testing.synthetic import synthetic_pool
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 POOL = synthetic_pool(60, 6, seed=3)
+FOUND = Abstention.fit([0.9] * 60, [True] * 60)
 
 
 def changed(pool: Pool, number: int, **change: Any) -> Pool:
@@ -425,6 +428,15 @@ def test_a_loss_above_the_bound_on_the_problems_held_out_is_told() -> None:
         (lambda: Abstention.fit(["x"] * 9, [True] * 9), "confidence='x' must be a number"),  # type: ignore[list-item]
         (lambda: Abstention.fit(0.9, True), "confidences=0.9 must be a list"),  # type: ignore[arg-type]
         (lambda: ComputeOptimal(plans="x"), "plans='x' must be a list"),  # type: ignore[arg-type]
+        (lambda: LearnedStopping(n=4, select="majority", weights=3), "weights=3 must be a list"),  # type: ignore[arg-type]
+        (lambda: replace(FOUND, curve=5), "curve=5 must be a list"),
+        (lambda: replace(FOUND, curve=(1,)), "curve=.* is not of the kind"),
+        (lambda: replace(FOUND, risk=7), "abstain_risk=7 must be"),
+        (lambda: replace(FOUND, wrong=-1), "wrong=-1 must be"),
+        (lambda: Abstention.of_pool(POOL, BestOfN), "is not a strategy"),  # type: ignore[arg-type]
+        (lambda: Measured(strategy=BestOfN(n=2), right={"a": math.nan}, samples={}, tokens={}), "right.*=nan must"),
+        (lambda: Measured(strategy=BestOfN(n=2), right={}, samples=3, tokens={}), "samples=3 is not"),  # type: ignore[arg-type]
+        (lambda: Ladder([BestOfN(n=2)]).with_models(3), "models=3 must be a dict"),  # type: ignore[arg-type]
         (lambda: calibrate(POOL, measured=None), "measured=None must be a list"),  # type: ignore[arg-type]
         (lambda: calibrate(POOL, measured=[7]), "measured has 7, which is not a Measured"),  # type: ignore[list-item]
         (lambda: calibrate(POOL, aggregate=["last"]), "aggregate=.* is not known"),  # type: ignore[arg-type]

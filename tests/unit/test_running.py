@@ -153,6 +153,42 @@ def test_a_closed_loop_s_solves_are_let_go() -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["True", "False"])
 
 
+_CLOSED_AT_A_REPLY = """
+import asyncio, logging
+from tts_plugins import Budget, Ledger, SelfConsistency, solve
+from tts_plugins.models import CallableModel
+logging.disable()
+waiting, ledger = [], Ledger(Budget(tokens=100_000))
+
+async def answers(content):
+    waiting.append(asyncio.get_running_loop().create_future())
+    return await waiting[-1]
+
+def reply_and_stop():
+    if len(waiting) < 4:
+        loop.call_later(0.01, reply_and_stop)
+        return
+    for future in waiting:
+        future.set_result("4")  # what waits for it is to run, and never does
+    loop.stop()
+
+loop = asyncio.new_event_loop()
+model = CallableModel(answers, max_tokens=500)
+solves = [loop.create_task(solve("?", model=model, strategy=SelfConsistency(n=n), budget=ledger)) for n in (1, 3)]
+loop.call_soon(reply_and_stop)
+loop.run_forever()
+loop.close()
+asyncio.run(solve("?", model=CallableModel(lambda content: "4"), strategy=SelfConsistency(n=1)))
+print(ledger.spent.calls, ledger.spent.tokens >= 4 * 500, ledger.open_holds)
+"""
+
+
+def test_a_loop_that_closes_as_replies_come_is_charged_for_them() -> None:
+    """Regression: the next solve failed ("a hold is settled once"), nothing was charged, and the rest stayed held."""
+    done = subprocess.run([sys.executable, "-c", _CLOSED_AT_A_REPLY], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["4", "True", "0"]), done.stderr
+
+
 MODEL = CallableModel(lambda content: "The answer is 4.")
 
 

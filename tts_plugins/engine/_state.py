@@ -189,6 +189,7 @@ class SolveState:
     def give_up(self) -> None:
         """The same where nothing can be waited for, since the loop or a framework has let go of the solve."""
         self.caller.closed = True
+        self.caller.abandon()  # first: what tasks hold is what their calls in flight pay from
         self.tasks.give_up()
         self._settle()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
-from tts_plugins._internal.config import check_share
+from tts_plugins._internal.config import check_count, check_share
 from tts_plugins._internal.values import as_plain_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies import _json_files as _files
@@ -54,8 +54,13 @@ class Abstention(Part):
     curve: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "curve", tuple(tuple(point) for point in self.curve))
+        check_list("Abstention", "curve", self.curve)
+        points = tuple(tuple(point) if isinstance(point, list) else point for point in self.curve)
+        object.__setattr__(self, "curve", points)
         super().__post_init__()
+        check_risk("Abstention", self.risk, self.confidence)
+        for name in ("problems", "answered", "wrong", "needed"):
+            check_count("Abstention", name, getattr(self, name), least=0)
         if self.below is not None:
             check_share("Abstention", "below", self.below)
 
@@ -158,7 +163,7 @@ class Abstention(Part):
         """
         check_risk("Abstention.of_pool", risk, confidence)
         check_aggregate("Abstention.of_pool", aggregate)
-        if not callable(strategy):
+        if isinstance(strategy, type) or not callable(strategy):
             raise ConfigurationError(f"Abstention.of_pool: strategy={strategy!r:.80} is not a strategy; pass an object")
         confidences, right = choices_of(pool, strategy, aggregate)
         return cls.fit(confidences, right, risk=risk, confidence=confidence)

@@ -81,7 +81,7 @@ def calibrate(
         hold_out: the share of the problems that figures are measured on and no plan is fitted to; `held_out` says
             which. 0.3 where left out, 0.85 with `abstain_risk`. With 0, figures are of the fit, a little too good.
         orders: shuffled orders in which each problem is walked through: with few, a fit depends on the seed. If left
-            out, so many that it takes seconds: 10 to 100 for 15,000 in all, or for 3,000 where there are scores.
+            out, so many that it takes seconds: 10 to 100 for 15,000 in all, or for 3,000 with scores or a price.
         wave: of the strategies with a rule: 1 asks one by one, which waits longest and pays for a prompt each time;
             None sends as many samples in a request as the rule needs, then twice as many; "auto" takes the cheaper of
             the two, and `Plan.others` has the other.
@@ -124,7 +124,7 @@ def calibrate(
     beside = inputs.larger_beside(usable, larger, larger_price, extra_tokens, larger_effort)
     sizes, limited = inputs.sizes_of(usable, None if beside is None else beside.pool, budgets)
     fitted, rest = inputs.held_apart(usable, share, seed)
-    orders = inputs.orders_of(fitted, how) if orders is None else orders
+    orders = inputs.orders_of(fitted, how, priced=bool(price)) if orders is None else orders
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, price=price,

@@ -165,6 +165,9 @@ class Ladder(BaseStrategy):
         Raises:
             ConfigurationError: one of them is not a model.
         """
+        given: Any = models
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"Ladder: models={models!r:.80} must be a dict of models by their names")
         for name, model in models.items():
             if not is_model(model):
                 raise ConfigurationError(f"Ladder: {name}={model!r} is not a model; pass one of tts_plugins.models")

@@ -93,6 +93,7 @@ class LearnedStopping(Rule):
         check_count("LearnedStopping", "n", self.n)
         check_select(self.select)
         check_count("LearnedStopping", "begin", self.begin)
+        check_list("LearnedStopping", "weights", self.weights)
         object.__setattr__(self, "weights", tuple(self.weights))
         wanted = 1 + len(basis(_START, self.n, self.select))
         if len(self.weights) not in (0, wanted) or not all(map(is_number, self.weights)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies._base import Part, check_list
+from tts_plugins.policies._base import Part, check_kinds, check_list
 from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.ladder import Ladder
@@ -146,9 +148,21 @@ class Measured:
         strategy: the strategy, configured as it is to run.
         right, samples, tokens: the share of right answers and the mean cost, by problem id. A probe before it is
             charged in addition.
+
+    Raises:
+        ConfigurationError: a field is of another kind, or a figure is out of range.
     """
 
     strategy: BaseStrategy
     right: Mapping[str, float]
     samples: Mapping[str, float]
     tokens: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        for name, most in (("right", 1.0), ("samples", math.inf), ("tokens", math.inf)):
+            for problem, value in getattr(self, name).items():
+                known = is_number(value) or isinstance(value, bool)  # a grade may be a yes or a no
+                if not known or not 0 <= value <= most:
+                    end = "from 0 to 1" if name == "right" else "from 0"
+                    raise ConfigurationError(f"Measured: {name}[{problem!r}]={value!r:.80} must be a number {end}")

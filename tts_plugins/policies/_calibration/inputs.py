@@ -180,10 +180,13 @@ def sizes_of(pool: Pool, larger: Pool | None, budgets: Sequence[int] | None) -> 
     return sizes, ()
 
 
-def orders_of(pool: Pool, how: Aggregate) -> int:
-    """Return in how many orders to walk through each problem, if nobody says: learned rules, of scores, take longer."""
-    scored = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
-    return min(100, max(10, (3_000 if scored else 15_000) // len(pool.problems)))
+def orders_of(pool: Pool, how: Aggregate, *, priced: bool) -> int:
+    """Return in how many orders to walk through each problem, if nobody says.
+
+    Learned rules take longer: those of scores, and those of a price.
+    """
+    learned = priced or any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
+    return min(100, max(10, (3_000 if learned else 15_000) // len(pool.problems)))
 
 
 def is_amount(value: object) -> bool:
