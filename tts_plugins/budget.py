@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 from tts_plugins._internal.values import is_number, is_whole
@@ -37,24 +38,24 @@ class Amount(NamedTuple):
     def used(cls, usage: Usage) -> Amount:
         """Return what a usage takes from a ledger."""
         # With more allowance than `of`: in floats, the price of n calls may be above n times the price of one.
-        return cls(usage.calls, usage.tokens, _pico(usage.usd, 3 * _ROUNDING) if usage.usd else 0)
+        return _quick((usage.calls, usage.tokens, _pico(usage.usd, 3 * _ROUNDING) if usage.usd else 0))
 
     def plus(self, other: Amount) -> Amount:
         """Return the sum."""
-        return Amount(self[0] + other[0], self[1] + other[1], self[2] + other[2])
+        return _quick((self[0] + other[0], self[1] + other[1], self[2] + other[2]))
 
     def minus(self, other: Amount) -> Amount:
         """Return the difference; components may become negative."""
-        return Amount(self[0] - other[0], self[1] - other[1], self[2] - other[2])
+        return _quick((self[0] - other[0], self[1] - other[1], self[2] - other[2]))
 
     def times(self, count: int) -> Amount:
         """Return this amount `count` times."""
-        return self if count == 1 else Amount(self[0] * count, self[1] * count, self[2] * count)
+        return self if count == 1 else _quick((self[0] * count, self[1] * count, self[2] * count))
 
     def excess(self, other: Amount) -> Amount:
         """Return by how much it exceeds `other`, by component; never negative."""
         calls, tokens, picousd = self[0] - other[0], self[1] - other[1], self[2] - other[2]
-        return Amount(calls if calls > 0 else 0, tokens if tokens > 0 else 0, picousd if picousd > 0 else 0)
+        return _quick((calls if calls > 0 else 0, tokens if tokens > 0 else 0, picousd if picousd > 0 else 0))
 
     @property
     def usd(self) -> float:
@@ -71,6 +72,8 @@ def _pico(usd: float, rounding: float) -> int:
     return math.ceil(usd * PICO * (1 - rounding))
 
 
+# As the class itself makes it, in half the time: several are made for each request.
+_quick: Callable[[tuple[int, int, int]], Amount] = partial(tuple.__new__, Amount)
 ZERO = Amount()
 
 

@@ -371,7 +371,7 @@ def _own_price(own: tuple[float, float], model: str) -> Price | None:
 
 
 def _price(prices: Prices, model: str) -> Price | None:
-    own = prices.get(model) if isinstance(prices, Mapping) else prices
+    own = prices.get(model) if prices is not None and isinstance(prices, Mapping) else prices
     if own is not None:
         check_price(model, own)
         return _own_price(tuple(own), model)

@@ -151,17 +151,17 @@ class SetVerifier(Protocol):
 
 def is_model(value: object) -> TypeGuard[Model]:
     """`isinstance` of the protocol, which is slow: every search asks."""
-    return all(hasattr(value, name) for name in _MODEL)
+    return all([hasattr(value, name) for name in _MODEL])
 
 
 def is_verifier(value: object) -> TypeGuard[Verifier]:
     """The same for `Verifier`."""
-    return all(hasattr(value, name) for name in _VERIFIER)
+    return all([hasattr(value, name) for name in _VERIFIER])
 
 
 def is_set_verifier(value: object) -> TypeGuard[SetVerifier]:
     """The same for `SetVerifier`."""
-    return all(hasattr(value, name) for name in _SET_VERIFIER)
+    return all([hasattr(value, name) for name in _SET_VERIFIER])
 
 
 def _members(protocol: type) -> tuple[str, ...]:

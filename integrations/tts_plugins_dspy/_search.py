@@ -25,6 +25,7 @@ from tts_plugins.adapters import (
     metered_verifier,
 )
 from tts_plugins.errors import CandidateError, TTSError
+from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.interception import Refused, cover
 from tts_plugins_dspy._calls.own_threads import carry_into_threads
@@ -175,7 +176,7 @@ class Search(BaseSearch[Sample]):
         sample = self._samples[seed] = Sample(seed, attempts)
         return sample
 
-    def enter(self, sample: Sample | None) -> Any:
+    def enter(self, sample: Sample | None, meter: Meter) -> Any:
         """DSPy's settings for one candidate; those for a verification depend on what judges."""
         if sample is None:
             return None
@@ -186,7 +187,7 @@ class Search(BaseSearch[Sample]):
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
         written: list[str] | None = [] if hints else None
-        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
+        scope = self._scope(meter, sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
         scope.enter(trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
         return scope
 
@@ -198,11 +199,11 @@ class Search(BaseSearch[Sample]):
     def set(self, **settings: Any) -> Any:
         """DSPy's settings for a verification, whose calls are those of the program around this search."""
         sample = None if self._outer is None else self._outer.sample
-        return scoped(self._scope(sample=sample), send_stream=None, **settings)
-
-    def _scope(self, **values: Any) -> Scope:
         meter = meter_here()
         assert meter is not None
+        return scoped(self._scope(meter, sample=sample), send_stream=None, **settings)
+
+    def _scope(self, meter: Meter, **values: Any) -> Scope:
         return Scope(meter=meter, ledger=current_ledger(), temperature=self._temperature, **values)
 
     def call(self, sample: Sample) -> Any:

@@ -22,12 +22,12 @@ from tts_plugins.adapters import (
     Text,
     Unparsed,
     answer_key,
-    meter_here,
     metered_verifier,
     parsed_only,
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
+from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
 from tts_plugins_langchain._io.asked_form import AskedForm
@@ -214,9 +214,8 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def enter(self, sample: Sample | None) -> Any:
+    def enter(self, sample: Sample | None, meter: Meter) -> MeterHandler:
         """Say where LangChain's callbacks find the meter, and to a cache the candidate's number."""
-        meter = meter_here()
         assert isinstance(meter, MeterHandler)
         meter.details, meter.sample = self.details, self._salt
         if sample is not None:
@@ -252,7 +251,8 @@ class Search(BaseSearch[Sample]):
         """Its run ends with its score."""
         if (sample := self.sample_of(candidate)) is not None:
             self._runs.tell(sample, score=score.value)
-            await self._runs.close(sample, self._runs.ended(sample, score.value, score.feedback))
+            if sample.run is not None:
+                await self._runs.close(sample, self._runs.ended(sample, score.value, score.feedback))
 
     async def unscored(self, candidate: Candidate, error: BaseException) -> None:
         """Its run ends with the verifier's error."""
@@ -261,20 +261,20 @@ class Search(BaseSearch[Sample]):
 
     def ended(self) -> None:
         """End the runs of candidates that were left behind."""
-        self._leave_cache()
-        for sample in self._samples.values():
+        for sample in self._left_behind():
             self._runs.close_now(sample, *self._left(sample))
 
     async def aended(self) -> None:
         """End the runs of candidates that were left behind."""
-        self._leave_cache()
-        for sample in self._samples.values():
+        for sample in self._left_behind():
             await self._runs.close(sample, *self._left(sample))
 
-    def _leave_cache(self) -> None:
+    def _left_behind(self) -> list[Sample]:
+        """The candidates whose runs are open still; a global cache need not keep samples apart from here on."""
         if self._apart:
             self._apart = False
             samples_apart.end()
+        return [sample for sample in self._samples.values() if sample.run is not None]
 
     def _left(self, sample: Sample) -> tuple[dict[str, Any] | None, BaseException | None]:
         """How the run of a candidate ends that the search left behind: cancelled, or not scored in time."""

@@ -84,7 +84,7 @@ class MeterHandler(Meter, BaseCallbackHandler):
         """Charge what it took."""
         choices = [(choice, message_of(choice)) for group in response.generations for choice in group]
         messages = [message for _, message in choices if message is not None]
-        counts, cached = counts_of(response), len(messages) == len(choices) and from_cache(messages)
+        counts, cached = counts_of(response, messages), len(messages) == len(choices) and from_cache(messages)
         if not cached and self.knows(run_id):
             self.details.add(counts.usage)
         self.end(

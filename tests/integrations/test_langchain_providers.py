@@ -13,7 +13,7 @@ pytest.importorskip("langchain_ollama")
 
 from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, Generation, LLMResult
+from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableLambda
 from langchain_ollama import ChatOllama
 from tts_plugins_langchain import ScaledChatModel, scale
@@ -159,6 +159,6 @@ def test_other_ends_are_no_truncation(reported: dict[str, Any]) -> None:
     ],
 )
 def test_the_normalised_counts_come_first(usage: Any, output: Any, counts: tuple[int | None, int | None]) -> None:
-    choice: Generation = ChatGeneration(message=AIMessage("4", usage_metadata=usage))
-    found = counts_of(LLMResult(generations=[[choice]], llm_output=output))
+    message = AIMessage("4", usage_metadata=usage)
+    found = counts_of(LLMResult(generations=[[ChatGeneration(message=message)]], llm_output=output), [message])
     assert (found.prompt, found.completion) == counts

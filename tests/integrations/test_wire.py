@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import zlib
@@ -26,6 +27,7 @@ from tts_plugins.errors import (
     ServerFailed,
 )
 from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.verifiers.process._http_client import JSONClient
 
 pytestmark = pytest.mark.usefixtures("transport")
 USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
@@ -226,6 +228,37 @@ async def test_a_server_that_aiohttp_does_not_understand_is_asked_by_another_cli
     async with WireServer(lambda number, head: [sent]) as server:
         end = await solved(server, ledger, stream=stream)
     assert isinstance(end, Result) and end.answer == "4" and len(server.requests) <= 2, end
+
+
+async def test_a_verifier_asks_such_a_server_by_another_client_too() -> None:
+    sent = answer(GOOD, 200, f"Content-Length: {len(GOOD)}")
+    async with WireServer(lambda number, head: [sent]) as server:
+        client = JSONClient(server.base_url, {}, 30.0, "verifier")
+        with contextlib.suppress(ConnectionFailed):  # of aiohttp, if the test is run with that
+            await client.post("", {})
+        assert (await client.post("", {}))["usage"] == USAGE
+        await client.close()
+
+
+async def test_what_an_error_says_is_found_in_its_cause_alike() -> None:
+    body = {"error": {"message": "no", "type": "invalid_request_error", "param": "top_p", "code": "bad"}}
+    sent = answer(body, 400, "x-request-id: req-1")
+    async with WireServer(lambda number, head: [sent]) as server:
+        cause: Any = (await solved(server, Ledger())).__cause__
+    assert (cause.status_code, cause.request_id) == (400, "req-1")
+    assert (cause.code, cause.param, cause.type) == ("bad", "top_p", "invalid_request_error")
+
+
+async def test_the_wait_that_google_asks_for_is_kept() -> None:
+    """Regression: it is in the body alone, so the request was repeated at once, and refused again."""
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}
+    error = {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": [delay]}
+    async with WireServer(lambda number, head: [answer([{"error": error}], 429)]) as server:
+        model = model_at(server)
+        with pytest.raises(RateLimited) as caught:
+            await model.generate(Problem("q"), [1])
+        await model.aclose()
+    assert caught.value.retry_after == 34.5
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0.0.0.0", "LOCALHOST"])

@@ -172,8 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _leave(self, place: Place) -> None:
         self.inside.remove(place)
-        assert place.places is not None
-        place.places.leave(place)
+        place.leave()
         self._collect()
 
     @invariant()

@@ -16,7 +16,7 @@ from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.places import Place
 from tts_plugins._calls.reservation import acquire
 from tts_plugins._concurrency.thread_pool import NoThread
-from tts_plugins._trace.recorder import Trace, compact
+from tts_plugins._trace.recorder import Trace
 from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
     AllCandidatesFailed,
@@ -117,10 +117,8 @@ class Caller(End):
             ModelError: the last attempt's error.
             BudgetExhausted: a retry found no room.
         """
-        places = {"indices": compact(indices)} if indices else {}
-        event = self.trace.open(
-            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
-        )
+        places = {"indices": indices} if indices else {}
+        event = self.trace.open("request", parent, role=role, model=model.name, n=len(seeds), seeds=seeds, **places)
         attempt, outer, failed = 0, SCOPE.get(), None
         try:
             while True:

@@ -11,24 +11,18 @@ from tts_plugins.ledger import Hold
 class Place(Holder):
     """A request's stay at a server."""
 
-    __slots__ = ("hold", "limiter", "outer", "places", "turns")
+    __slots__ = ("hold", "limiter", "outer", "turns")
+    resource: Places  # set when it gets one of them
 
     def __init__(self, limiter: object, hold: Hold | None, outer: Place | None) -> None:
         self.limiter, self.hold, self.outer = limiter, hold, outer
-        self.places: Places | None = None  # whose it is, while it has one
         self.turns: Places | None = None  # of the requests inside this one to the same server
         self.open, self.blocked = False, 0
 
-    @property
-    def resource(self) -> Resource:
-        """The places that it has one of."""
-        assert self.places is not None
-        return self.places
-
     def leave(self) -> None:
         """Hand it on."""
-        if self.places is not None:
-            self.places.leave(self)
+        if self.open:
+            self.resource.leave(self)
 
     def enclosers(self) -> Iterator[Holder]:
         """Yield what cannot end before this request does: what pays for it, and the requests around it."""
@@ -102,7 +96,7 @@ class Places(Resource):
         GRAPH.answer(wait, wait.place)
 
     def _give(self, place: Place) -> None:
-        place.places, place.open = self, True
+        place.resource, place.open = self, True
         if place.hold is not None and place.hold.open:
             place.hold.place = place
         GRAPH.opened(place)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-__all__ = ["holds_up", "leave", "lock", "on_fork", "process", "renew"]
+__all__ = ["holds_up", "leave", "lock", "on_fork", "pid", "renew"]
 
 
 class Renewable(Protocol):
@@ -34,14 +34,10 @@ class Renewable(Protocol):
 _functions: list[Callable[[], None]] = []
 _renewables: dict[int, weakref.ref[Renewable]] = {}  # by identity: they may be unhashable, or equal to each other
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
-_process = os.getpid()
+pid = os.getpid()
+"""The id of this process, without a system call. Read it as `forks.pid`: a child sets it anew."""
 # The functions of importlib that hold the one lock of all imports, of which nothing says who owns it.
 _INSIDE_IMPORT_LOCK = {"_find_spec", "_get_module_lock", "_lock_unlock_module"}
-
-
-def process() -> int:
-    """The id of this process, without a system call."""
-    return _process
 
 
 def lock() -> Any:
@@ -110,8 +106,8 @@ def _forget_imports() -> None:
 
 
 def _in_child() -> None:
-    global _process
-    _process = os.getpid()
+    global pid
+    pid = os.getpid()
     _forget_imports()
     for each in list(_locks):
         each._at_fork_reinit()

@@ -81,7 +81,7 @@ class LoopThread:
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: threading.Event, failed: list[BaseException]) -> None:
         asyncio.set_event_loop(loop)
-        self.ident, process = threading.get_ident(), forks.process()
+        self.ident, process = threading.get_ident(), forks.pid
         loop.call_soon(ready.set)
         try:
             while not loop.is_closed():
@@ -90,7 +90,7 @@ class LoopThread:
                     break
                 except (SystemExit, KeyboardInterrupt):  # of one task, which has it; the others go on
                     continue
-            if forks.process() != process:
+            if forks.pid != process:
                 forks.leave(RuntimeError("code on an event loop has forked, and the child came back to that loop"))
         except BaseException as error:
             failed.append(error)

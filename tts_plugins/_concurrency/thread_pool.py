@@ -220,15 +220,15 @@ class _Work(Generic[T]):
         call, self._call = self._call, None
         if call is None or not self.future.set_running_or_notify_cancel():
             return 0.0
-        process, started = forks.process(), time.monotonic()
+        process, started = forks.pid, time.monotonic()
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
-            if forks.process() != process:
+            if forks.pid != process:
                 forks.leave(error)
             self.future.set_exception(error)
         else:
-            if forks.process() != process:  # as in `_work_for`
+            if forks.pid != process:  # as in `_work_for`
                 forks.leave()
             self.future.set_result(result)
         return time.monotonic() - started
@@ -308,18 +308,18 @@ def _work_for(
     context: contextvars.Context,
 ) -> float:
     """Call, give the future its outcome, and return the seconds that the call took."""
-    key, process = running_code.begun(context), forks.process()
+    key, process = running_code.begun(context), forks.pid
     started = time.monotonic()
     try:
         result = call()
         took = time.monotonic() - started
     except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
         took = time.monotonic() - started
-        if forks.process() != process:
+        if forks.pid != process:
             forks.leave(error)
         inbox.put(loop, future, None, as_exception(error))
     else:
-        if forks.process() != process:  # the function has forked, and the loop runs in the parent
+        if forks.pid != process:  # the function has forked, and the loop runs in the parent
             forks.leave()
         inbox.put(loop, future, result, None)
     finally:

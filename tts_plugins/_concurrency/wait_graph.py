@@ -81,15 +81,11 @@ class Resource:
 class Holder:
     """Who has a part of a resource."""
 
-    __slots__ = ("blocked", "open")
+    __slots__ = ("blocked", "open", "resource")
 
     blocked: int
     open: bool
-
-    @property
-    def resource(self) -> Resource:
-        """What it has a part of."""
-        raise NotImplementedError
+    resource: Resource
 
 
 class Wait:

@@ -6,10 +6,13 @@ None of these refers to an error of aiohttp, which holds the request's headers: 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from tts_plugins._internal.error_bodies import decoded
 from tts_plugins._internal.http_errors import connection_error, reply_error
 from tts_plugins._internal.http_limits import Unreadable
 from tts_plugins._internal.secrets import without_secrets
+from tts_plugins._internal.values import field
 from tts_plugins.errors import MalformedResponse, TTSError
 
 
@@ -32,6 +35,8 @@ class StatusFailed(Exception):
         status_code: of the answer.
         body: of the answer, as it came.
         headers: of the answer.
+
+    It has the names that errors of OpenAI's client have, too.
     """
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
@@ -40,6 +45,31 @@ class StatusFailed(Exception):
 
     def __str__(self) -> str:
         return f"Error code: {self.args[0]}"
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's own number of the request."""
+        return self.headers.get("x-request-id")
+
+    @property
+    def code(self) -> Any:
+        """What kind of error the body says it is."""
+        return field(self._error, "code")
+
+    @property
+    def param(self) -> Any:
+        """The field of the request that the body says is wrong."""
+        return field(self._error, "param")
+
+    @property
+    def type(self) -> Any:
+        """The class of errors that the body says it belongs to."""
+        return field(self._error, "type")
+
+    @property
+    def _error(self) -> Any:
+        body = decoded(self.body)
+        return body.get("error", body) if isinstance(body, Mapping) else None
 
 
 def exchange_error(

@@ -60,7 +60,7 @@ class _Values:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop, self._process = loop, forks.process()
+        self.loop, self._process = loop, forks.pid
         self._kept: dict[object, tuple[Any, _Close | None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.generator = self._until_shutdown()
@@ -75,7 +75,7 @@ class _Values:
     async def close(self, name: object) -> None:
         """Close one, unless that was done or is being done, or it is the parent's, whose connections are in use."""
         _, close = self._kept.pop(name, (None, None))
-        if close is not None and forks.process() == self._process:
+        if close is not None and forks.pid == self._process:
             await close()
 
     def close_soon(self, name: object) -> None:

@@ -39,12 +39,14 @@ class ErrorBody:
     Attributes:
         text: the message, in one line.
         fields: of the request, that it says are wrong.
+        wait: how long Google asks to wait, such as "34s".
         status: the HTTP status that its codes mean; None if they mean none.
     """
 
     text: str = ""
     fields: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
+    wait: str | None = None
 
     @property
     def status(self) -> int | None:
@@ -71,6 +73,9 @@ def read_error(body: object) -> ErrorBody:
         text=" ".join(said.split()),
         fields=tuple(dict.fromkeys(f for entry in entries for f in _fields(entry))),
         codes=tuple(dict.fromkeys(c for entry in entries for c in _codes(entry))),
+        wait=next(
+            (wait for e in entries if isinstance(e, Mapping) and isinstance(wait := e.get("retryDelay"), str)), None
+        ),
     )
 
 

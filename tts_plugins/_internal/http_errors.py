@@ -63,7 +63,8 @@ def reply_error(
     said = read_error(body)
     code = said.status if status < 300 or (said.status in (401, 402) and status in (400, 403, 429)) else status
     text = cut(without_secrets(said.text, secrets)) or "without a word"
-    after = None if headers is None else retry_after(headers, now)
+    asked = (retry_after(each, now) for each in (headers or {}, {"retry-after": said.wait}))
+    after = next((seconds for seconds in asked if seconds is not None), None)
     return status_error(code or 500, who, text, after=after, names=names, overflow=said.overflow)
 
 

@@ -91,16 +91,16 @@ async def _noted(made: Awaitable[T]) -> T:
 
 async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
     """Run the function so that what would end the loop that all share ends the function only."""
-    process = forks.process()
+    process = forks.pid
     try:
         result = await _noted(function(*args, **keywords))
     except BaseException as error:
-        if forks.process() != process:
+        if forks.pid != process:
             forks.leave(error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise as_exception(error) from error
         raise
-    if forks.process() != process:  # the function has forked, and the loop runs in the parent
+    if forks.pid != process:  # the function has forked, and the loop runs in the parent
         forks.leave()
     return result
 

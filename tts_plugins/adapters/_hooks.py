@@ -66,9 +66,9 @@ class SearchHooks(Generic[S]):
         """Whether `arun` drives synchronous methods too, on threads."""
         return False
 
-    def enter(self, sample: S | None) -> Any:
+    def enter(self, sample: S | None, meter: Meter) -> Any:
         """Set what is set around `call`, `acall` and `read`, such as a framework's settings, or where its callbacks
-        find the meter besides by `meter_here()`; without a `sample`, around a verification.
+        find the meter; without a `sample`, around a verification.
 
         It is no context manager, since each candidate in flight would have one, and its `__exit__`.
 

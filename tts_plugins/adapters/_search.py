@@ -22,7 +22,7 @@ from tts_plugins.adapters._metered import SEARCH, Attempts, CandidateLost, Meter
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
-from tts_plugins.metering import Prices
+from tts_plugins.metering import Meter, Prices
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.strategies.escalation import Escalation
 from tts_plugins.types import Candidate, Problem, Reply, Result, Usage
@@ -130,13 +130,13 @@ class BaseSearch(SearchHooks[S]):
         """The framework's answer for a candidate that was begun."""
         return self.metered("model", BaseSearch._on_thread if self.sync else BaseSearch._on_loop, sample)
 
-    def _on_thread(self, sample: S) -> Awaitable[Reply]:
-        return in_thread(self._one, sample)
+    def _on_thread(self, sample: S, meter: Meter) -> Awaitable[Reply]:
+        return in_thread(self._one, sample, meter)
 
-    def _on_loop(self, sample: S) -> Awaitable[Reply]:
-        return on_user_loop(self._aone, sample) if on_engine_loop() else self._aone(sample)
+    def _on_loop(self, sample: S, meter: Meter) -> Awaitable[Reply]:
+        return on_user_loop(self._aone, sample, meter) if on_engine_loop() else self._aone(sample, meter)
 
-    async def metered(self, role: Role, work: Callable[[Any, Any], Awaitable[T]], sample: S | None = None) -> T:
+    async def metered(self, role: Role, work: Callable[[Any, Any, Meter], Awaitable[T]], sample: S | None = None) -> T:
         """Do work whose model calls are metered; if its first one found no room, wait for room and begin again."""
         outer, prepaid = SCOPE.get(), None
         assert outer is not None
@@ -149,7 +149,7 @@ class BaseSearch(SearchHooks[S]):
                 SCOPE.set(scope)
             scope.meter, scope.metering = meter, True
             try:
-                return await work(self, sample)
+                return await work(self, sample, meter)
             except BudgetExhausted:
                 if meter.refused is None or not meter.untouched:
                     raise
@@ -170,11 +170,11 @@ class BaseSearch(SearchHooks[S]):
     ) -> T:
         """Return the metered verification of candidates; `kind_of` makes our error from one of the user's."""
 
-        async def judged(*_: Any) -> T:
+        async def judged(_: object, __: object, meter: Meter) -> T:
             try:
-                entered = self.enter(None)
+                entered = self.enter(None, meter)
                 try:
-                    return _unrefused(await work())
+                    return _unrefused(await work(), meter)
                 finally:
                     self.leave(entered)
             except BaseException as error:  # noqa: BLE001 - raised again
@@ -193,24 +193,23 @@ class BaseSearch(SearchHooks[S]):
             return passed
         if isinstance(error, BudgetExhausted) or (isinstance(error, asyncio.CancelledError) and _being_cancelled()):
             return error
-        if (refusal := _refusal()) is not None:
-            return refusal  # the framework wrapped it, or tried something else in vain
+        if (meter := meter_here()) is not None and meter.refusal is not None:
+            return meter.refusal  # the framework wrapped it, or tried something else in vain
         if isinstance(error, TTSError | GeneratorExit):
             return error
         return kind(f"{where}: {self.described(error)}")
 
-    def _reply(self, sample: S, output: Any) -> Reply:
-        made, meter = self.read(sample, _unrefused(output)), meter_here()
-        assert meter is not None
+    def _reply(self, sample: S, output: Any, meter: Meter) -> Reply:
+        made = self.read(sample, _unrefused(output, meter))
         return Reply(generations=(made,), usage=meter.close())
 
-    def _one(self, sample: S) -> Reply:
+    def _one(self, sample: S, meter: Meter) -> Reply:
         try:
             if self.over:
                 raise CandidateLost(f"{self.where(sample)}: the search has ended")  # this thread came too late
-            entered = self.enter(sample)
+            entered = self.enter(sample, meter)
             try:
-                return self._reply(sample, self.call(sample))
+                return self._reply(sample, self.call(sample), meter)
             finally:
                 self.leave(entered)
         except BaseException as error:  # noqa: BLE001 - raised again
@@ -218,12 +217,12 @@ class BaseSearch(SearchHooks[S]):
             lost = CandidateLost.by(error)
             raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
 
-    async def _aone(self, sample: S) -> Reply:
+    async def _aone(self, sample: S, meter: Meter) -> Reply:
         noted = running_code.begun_here()
         try:
-            entered = self.enter(sample)
+            entered = self.enter(sample, meter)
             try:
-                return self._reply(sample, await self.acall(sample))
+                return self._reply(sample, await self.acall(sample), meter)
             except GeneratorExit as error:
                 if running_code.is_here(noted):  # else this coroutine is closed from outside: the program did not raise
                     raise as_exception(error) from error
@@ -238,23 +237,14 @@ class BaseSearch(SearchHooks[S]):
             running_code.ended(noted)
 
 
-def _refusal() -> BaseException | None:
-    meter = meter_here()
-    return None if meter is None else meter.refusal
-
-
-def _unrefused(made: T) -> T:
+def _unrefused(made: T, meter: Meter) -> T:
     """What user code returned, unless a call was refused on the way.
 
     A fallback, or an `except` of the user's, may have swallowed the refusal. What came back then is not what was asked
     for, and must not compete with answers that were paid for.
     """
-    refusal = _refusal()
-    try:
-        if refusal is not None:
-            raise refusal
-    finally:
-        del refusal  # its traceback has this frame: it would refer to itself
+    if meter.refusal is not None:
+        raise meter.refusal  # by its traceback the meter refers to itself, until `metered` ends
     return made
 
 

@@ -111,7 +111,8 @@ class Sending:
                 batch = max(1, asked.model.batch)
                 pending.extend(itertools.islice(source, max(batch - len(pending), 0)))
                 try:
-                    hold = await self._room(cost.unit, _alike(pending, batch), left, waits)
+                    alike = _alike(pending, batch) if batch > 1 else 1
+                    hold = await self._room(cost.unit, alike, left, waits)
                 except BudgetExhausted:
                     # While it waited, what the first prompts took may have become known: it may need less room now.
                     before, cost = cost, await self._cost(asked)
@@ -175,7 +176,8 @@ class Sending:
             # through another one, its connection would lie idle while others take the pool's time.
             if rest is not hold:
                 self._state.tasks.carry(rest)
-            await self._verify(self._kept_until_all(made[0], rest), rest, request)
+            self._keep_until_all(made[0], rest)
+            await self._verify(made[0], rest, request)
             return
         if not cost.alone:
             self._verify_apart(made, rest, cost.after, request)
@@ -195,7 +197,7 @@ class Sending:
         """Verify each in a task of its own, which draws from what the request still holds, and then stands alone."""
         holds = [self._state.ledger.reserve(after, within=rest) for _ in candidates]
         for candidate, own in zip(candidates, holds, strict=True):
-            self._kept_until_all(candidate, own)
+            self._keep_until_all(candidate, own)
             self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
 
     async def _verify_all(self, candidates: Sequence[Candidate], request: int) -> None:
@@ -205,13 +207,12 @@ class Sending:
             if i % _AT_ONCE == 0 and i < len(candidates):
                 await asyncio.sleep(0)
 
-    def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
+    def _keep_until_all(self, candidate: Candidate, own: Hold) -> None:
         """Where all are scored together, keep what is held for that. It can end no call, so nobody waits for it."""
         if self._whole is not None:
             self._kept[candidate.id] = own
             own.park()
             self._state.tasks.carry(None)
-        return candidate
 
     def _request(
         self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int

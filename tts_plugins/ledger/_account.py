@@ -32,7 +32,7 @@ class TreeAccount(Account):
         super().__init__()
         self.balance, self.payer, self.inside = Balance(budget), payer, inside
         self._around = inside or around
-        self._process: int = forks.process() if payer is None else payer._process
+        self._process: int = forks.pid if payer is None else payer._process
         self.passes = budget is None and payer is not None and inside is None
         self.passing = 0
         self.role: str | None = None
@@ -78,7 +78,9 @@ class TreeAccount(Account):
 
     def take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
         """Hold an amount for which there is room, here and in the accounts that pay for this one."""
-        bearer = self.bearer() if self.passes else self
+        bearer: Account = self
+        while bearer.passes and bearer.payer is not None:
+            bearer = bearer.payer
         outer = bearer.inside if within is None else within.mirror
         mirror = None if bearer.payer is None else bearer.payer.take(amount, outer, units)
         fresh = amount
@@ -91,13 +93,13 @@ class TreeAccount(Account):
                 account.balance.hold(fresh)
             account.passing += account.passes
             account = account.payer if account.passes else None
-        hold = Hold(self, amount, within, mirror, units)
+        hold = Hold(self, bearer, amount, within, mirror, units)
         GRAPH.opened(hold)
         return hold
 
     def close(self, hold: Hold, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount | None:
         """Charge a hold and give back the rest; return what went beyond it, None where it is closed already."""
-        if self._process != forks.process():
+        if self._process != forks.pid:
             return ZERO  # of a call that the parent process makes, and settles
         free = role is None and (usage is NOTHING or usage == NOTHING)
         used = ZERO if free else Amount.used(usage)

@@ -56,21 +56,19 @@ class Account(Resource):
             account = account.payer
         return found
 
-    def bearer(self) -> Account:
-        """Return the account whose room a hold of this one takes: the first that does not pass."""
-        account: Account = self
-        while account.passes and account.payer is not None:
-            account = account.payer
-        return account
-
 
 class Hold(Holder):
-    """A reserved amount, settled once. What is drawn inside it no longer counts as its own."""
+    """A reserved amount, settled once. What is drawn inside it no longer counts as its own.
+
+    Its resource, for whose room others wait, is the `bearer`: the first account at or above its own that does not pass.
+    """
 
     __slots__ = ("amount", "inside", "ledger", "mirror", "place", "size", "units", "within")
 
-    def __init__(self, account: Account, amount: Amount, within: Hold | None, mirror: Hold | None, units: int) -> None:
-        self.ledger = account
+    def __init__(
+        self, account: Account, bearer: Account, amount: Amount, within: Hold | None, mirror: Hold | None, units: int
+    ) -> None:
+        self.ledger, self.resource = account, bearer
         self.size = amount
         self.amount = amount
         self.within = within
@@ -80,11 +78,6 @@ class Hold(Holder):
         self.blocked = 0
         self.inside: Sequence[Usage] = ()  # what was charged for what was drawn from it
         self.place: Holder | None = None  # where its call has one at its server
-
-    @property
-    def resource(self) -> Resource:
-        """The account whose room others wait for."""
-        return self.ledger.bearer() if self.ledger.passes else self.ledger
 
     def settle(self, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount:
         """Charge what was really used and give back the rest.

@@ -248,9 +248,9 @@ class Ledger(TreeAccount):
         return first
 
     def _check_process(self) -> None:
-        if self._process != forks.process():
+        if self._process != forks.pid:
             raise ConfigurationError(
-                f"{self.root!r} belongs to process {self._process}, and this is process {forks.process()}: what is "
+                f"{self.root!r} belongs to process {self._process}, and this is process {forks.pid}: what is "
                 f"spent here would not be counted there; {_SHARED}"
             )
 

@@ -53,11 +53,11 @@ def doubts(candidates: Sequence[Scored], how: Select) -> Iterator[str]:
 
 
 def _equal_scores(candidates: Sequence[Scored]) -> Iterator[str]:
-    score = max((c.score for c in candidates if c.score is not None), default=None)
+    score = max([c.score for c in candidates if c.score is not None], default=None)
     top = [c for c in candidates if c.score is not None and c.score == score]
     whole = [c for c in top if c.finished and not c.truncated] or top
     groups = grouped(candidates)
-    answers = list(dict.fromkeys(groups[c.vote] for c in whole if c.vote is not None))
+    answers = list(dict.fromkeys([groups[vote] for c in whole if (vote := c.vote) is not None]))
     if len(answers) > 1:
         yield f"a tie: {_listed(answers)} have the same score, {score:g}; {_short(answers[0])} was taken"
 

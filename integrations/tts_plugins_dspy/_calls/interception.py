@@ -24,8 +24,8 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
-from tts_plugins_dspy._calls.scope import Scope, scope_here
-from tts_plugins_dspy._calls.usage import Reports, cached_tokens_of, call_of, tells_usage, text_of
+from tts_plugins_dspy._calls.scope import Scope, scope_here, standing
+from tts_plugins_dspy._calls.usage import Reports, cached_tokens_of, call_of, tells_usage, text_of, token_counts
 from tts_plugins_dspy._calls.versions import from_cache, message_call
 
 _METHODS = ("__call__", "acall")
@@ -150,7 +150,7 @@ class LMCall(Reports):
     def __init__(
         self, scope: Scope, lm: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        super().__init__(dspy.settings.get("usage_tracker"))
+        super().__init__(standing("usage_tracker"))
         self._meter, self.lm, self.method = scope.meter, lm, method
         self.further: tuple[Callable[..., Any], ...] = ()
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
@@ -171,7 +171,7 @@ class LMCall(Reports):
             self._meter.start(self, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
-        modules = [*(dspy.settings.get("caller_modules") or []), self]
+        modules = [*(standing("caller_modules") or []), self]
         self._inside = self._scope.calling(self)
         self._inside.enter(usage_tracker=self, caller_modules=modules)
         messages = self.kwargs.get("messages")
@@ -218,7 +218,7 @@ class LMCall(Reports):
         counted, (entered, cached, requests) = self.counts, self.entry()
         # DSPy reports every call that it made, even if the usage is empty.
         cached = cached or (entered is None and tells_usage(self.lm))
-        usage = counted or entered or {}
+        usage = counted or token_counts(entered or {})
         self._meter.end(
             self,
             prompt_tokens=usage.get("prompt_tokens"),

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from tts_plugins_dspy._calls.interception import Refused
-from tts_plugins_dspy._calls.scope import Scope, scoped, standing_scope
+from tts_plugins_dspy._calls.scope import Scope, scoped, standing
 
 _CARRIES = "_tts_plugins_carries"
 _POOLED = getattr(executors, "_worker", None)  # what the threads of an executor run, which outlive the work
@@ -44,8 +44,7 @@ def carry_into_threads() -> None:
 def _submitting(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        scope = standing_scope()
-        if scope is None or _has_context(fn):
+        if _has_context(fn) or (scope := standing()) is None:
             return plain(self, fn, *args, **kwargs)
         return plain(self, _within, scope, fn, *args, **kwargs)
 
@@ -55,7 +54,7 @@ def _submitting(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _starting(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def start(self: Any) -> Any:
-        scope = standing_scope()
+        scope = standing()
         if scope is not None and not _is_pooled(self):
             lent = replace(scope, lent=True) if isinstance(scope, Scope) else scope
             self.run = functools.partial(_run, lent, self, vars(self).get("run"))

@@ -51,7 +51,7 @@ def _sample(scope: Scope, lm: Any, asked: Mapping[str, Any], *, bare: bool = Fal
     standing = {**getattr(lm, "kwargs", {}), **asked}
     # DSPy's cache knows a model by its name: without the address, servers of one name would answer for each other.
     path = (scope.sample, standing.get("rollout_id"), standing.get("api_base"))
-    changes = sample_arguments(derive(*(part for part in path if part is not None)), standing)
+    changes = sample_arguments(derive(*[part for part in path if part is not None]), standing)
     if scope.temperature is not None and not standing.get("temperature") and not bare:
         changes["temperature"] = scope.temperature
     return taken(lm, changes)
@@ -104,7 +104,7 @@ def _longer(message: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 def _is_request(value: Any) -> bool:
     """Whether it is a request of DSPy 3.3 and later, which holds messages and settings in itself."""
-    return dataclasses.is_dataclass(value) and hasattr(value, "messages") and hasattr(value, "config")
+    return hasattr(value, "messages") and hasattr(value, "config") and dataclasses.is_dataclass(value)
 
 
 def _hinted_request(request: Any, hints: str) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +57,11 @@ class Scope:
 
     def enter(self, **settings: Any) -> None:
         """Set DSPy's settings with this scope, and with others, in the task or thread that will `leave` it."""
-        self.around = thread_local_overrides.get()  # not a token: it would be one more object for each call under way
-        _set(self, settings)
+        self.around = _set(self, settings)
 
     def leave(self) -> None:
         """Set the settings that were there before; nothing is set in a task that closes the coroutine of another."""
-        if standing_scope() is self:
+        if standing() is self:
             thread_local_overrides.set(self.around)
         self.around = None
 
@@ -85,30 +83,37 @@ def scope_here() -> Scope | None:
     Raises:
         RuntimeError: no language model may be called here.
     """
-    found = standing_scope()
+    found = standing()
     if found is NO_CALLS:
         raise RuntimeError("no language model may be called here: an output is read for its vote")
     scope: Scope | None = found
     return None if scope is not None and scope.lent and scope.meter.closed else scope
 
 
-def standing_scope() -> Any:
-    """Return what stands in the place of a scope here, to be handed on as it is."""
-    return thread_local_overrides.get().get(_SETTING)
+def standing(name: str = _SETTING) -> Any:
+    """Return what stands in the place of a scope here, to be handed on as it is.
+
+    Args:
+        name: of another one of DSPy's settings; inside of a scope, all of them stand in the same mapping.
+    """
+    return thread_local_overrides.get().get(name)
 
 
-def _set(scope: Scope | object | None, settings: Mapping[str, Any]) -> Token[Any]:
-    """Set DSPy's settings with this scope, and with others.
+def _set(scope: Scope | object | None, settings: Mapping[str, Any]) -> Any:
+    """Set DSPy's settings with this scope, and with others; return those that were set before.
+
+    No token of the variable: it would be one more object for each call under way.
 
     It is `dspy.context`, in a third of its time and objects: each call of a candidate has its own settings. DSPy 3.0 to
     3.4 keep them in the same context variable.
     """
+    before = thread_local_overrides.get()
     all_of_them = dotdict(main_thread_config)
-    all_of_them.update(thread_local_overrides.get())
+    all_of_them.update(before)
     all_of_them.update(settings)
     all_of_them[_SETTING] = scope
-    entered: Token[Any] = thread_local_overrides.set(all_of_them)
-    return entered
+    thread_local_overrides.set(all_of_them)
+    return before
 
 
 class scoped:
@@ -124,7 +129,8 @@ class scoped:
         self._held = _set(self._scope, self._held)
 
     def __exit__(self, *_: object) -> None:
-        thread_local_overrides.reset(self._held)
+        if standing() is self._scope:  # else a task closes the coroutine of another
+            thread_local_overrides.set(self._held)
 
 
 def keep_configured() -> None:
@@ -139,7 +145,7 @@ def keep_configured() -> None:
 
     @functools.wraps(plain)
     def configure(self: Any, **settings: Any) -> None:
-        if standing_scope() is None:
+        if standing() is None:
             plain(self, **settings)
         else:
             thread_local_overrides.set(dotdict({**thread_local_overrides.get(), **settings}))

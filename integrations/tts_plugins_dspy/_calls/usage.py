@@ -62,8 +62,11 @@ def tells_usage(lm: Any) -> bool:
 
 def token_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Return a usage with its counts under the names of chat completions; the Responses API has others."""
-    found = {name: usage.get(other) for name, other in _OTHER_NAMES.items() if usage.get(name) is None}
-    return {**usage, **{name: count for name, count in found.items() if count is not None}}
+    counts = dict(usage)
+    for name, other in _OTHER_NAMES.items():
+        if counts.get(name) is None and (count := usage.get(other)) is not None:
+            counts[name] = count
+    return counts
 
 
 def cached_tokens_of(usage: Mapping[str, Any]) -> int:
@@ -135,15 +138,15 @@ class Reports:
         return getattr(self._standing or UsageTracker(), name)
 
     def entry(self) -> tuple[Mapping[str, Any] | None, bool, int | None]:
-        """Return the counts in the entry, whether the answer is from the cache, and how many requests DSPy sent.
+        """Return the usage in the entry, whether the answer is from the cache, and how many requests DSPy sent.
 
-        There is one for each choice, or one for all of them. Counts and requests are None where there is no entry.
+        There is one for each choice, or one for all of them. Usage and requests are None where there is no entry.
         """
         entry = self._history[-1] if self._history else {}
         usage, response = entry.get("usage"), entry.get("response")
         requests = len(response) if isinstance(response, tuple) and response else 1
         return (
-            token_counts(usage) if isinstance(usage, Mapping) and usage else None,
+            usage if isinstance(usage, Mapping) and usage else None,
             getattr(response, "cache_hit", False) is True,
             None if response is None else requests,
         )

@@ -49,7 +49,7 @@ def generation_of(output: Any) -> Generation:
 def text_of(output: Any) -> str:
     """Return what an output says: a prediction's fields, one after the other; a text as it is."""
     if isinstance(output, dspy.Example):
-        return "\n".join(f"{name}: {plain(value)}" for name, value in output.items())
+        return "\n".join([f"{name}: {plain(value)}" for name, value in output.items()])
     return plain(output)
 
 
@@ -58,10 +58,10 @@ def _is_blank(output: Any) -> bool | None:
     if not isinstance(output, dspy.Example):
         return None
     fields = [(name, value) for name, value in output.items() if name != "reasoning"]
-    return all(
-        not value.strip() if isinstance(value, str) else value is None and not _may_be_none(_declared(output), name)
-        for name, value in fields
-    )
+    for name, value in fields:
+        if value.strip() if isinstance(value, str) else value is not None or _may_be_none(_declared(output), name):
+            return False
+    return True
 
 
 def _declared(output: dspy.Example) -> Mapping[str, Any]:
@@ -100,7 +100,7 @@ def last_field(output: Any) -> str | None:
     """
     if isinstance(output, dspy.Example):
         declared, held = _declared(output), list(output.keys())
-        names = [*(name for name in declared if name in held), *(name for name in held if name not in declared)]
+        names = [name for name in dict.fromkeys([*declared, *held]) if name in held]
         if not names:
             return None
         if output[names[-1]] is None and _may_be_none(declared, names[-1]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
@@ -151,14 +152,14 @@ class Variables:
 
     def check(self) -> None:
         """Raise unless the prompt has such a variable."""
-        if self.prompt is not None and not self._names():
+        if self.prompt is not None and not self._names:
             raise _impossible(self.owner, f"its prompt has the variables {sorted(_variables(self.prompt))}")
 
     def first(self, value: Any) -> Any:
         """Return the input; variables that it leaves out are empty."""
         if not isinstance(value, Mapping):
             return value
-        lacking = [name for name in self._names() if name not in value]
+        lacking = [name for name in self._names if name not in value]
         return {**value, **{name: [] if name in self._placeholders() else "" for name in lacking}} if lacking else value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
@@ -168,9 +169,9 @@ class Variables:
                 self.owner, f"its input is a {type(value).__name__}, not a dict of the prompt's variables"
             )
         # A variable that the input fills is left alone, unless `revision` names it.
-        free = [name for name in self._names() if name == self.named or name not in value]
+        free = [name for name in self._names if name == self.named or name not in value]
         if not free:
-            raise _impossible(self.owner, f"the input gives {', '.join(map(repr, self._names()))} itself")
+            raise _impossible(self.owner, f"the input gives {', '.join(map(repr, self._names))} itself")
         name, shown = free[0], self._shown(free[0], attempts)
         given = value.get(name)
         if given and isinstance(shown, list):
@@ -179,6 +180,7 @@ class Variables:
             shown = f"{given}\n\n{shown}"
         return {**self.first(value), name: shown}
 
+    @cached_property
     def _names(self) -> Sequence[str]:
         known = () if self.prompt is None else _variables(self.prompt)
         if self.named is not None:

@@ -66,14 +66,13 @@ class UsageDetails:
         return {key: value for key, value in found.items() if isinstance(value, int) and value}
 
 
-def counts_of(response: LLMResult) -> Counts:
-    """The tokens of a request.
+def counts_of(response: LLMResult, messages: Sequence[AIMessage]) -> Counts:
+    """The tokens of a request, whose choices these messages are, as far as they are messages.
 
     LangChain's `usage_metadata` comes first: a provider's raw counts may leave out what a cache had. Each choice
     repeats the usage of the whole request, so the largest counts, and not the sum.
     """
-    messages = [message_of(choice) for group in response.generations for choice in group]
-    known = [usage for message in messages if message is not None and (usage := message.usage_metadata)]
+    known = [usage for message in messages if (usage := message.usage_metadata)]
     if known:
         most = known[0] if len(known) == 1 else max(known, key=lambda usage: _whole(usage.get("total_tokens")) or 0)
         prompt, completion = _whole(most.get("input_tokens")), _whole(most.get("output_tokens"))
@@ -103,7 +102,7 @@ def was_cut(*said: Mapping[str, Any] | None) -> bool:
             continue
         incomplete = metadata.get("incomplete_details")
         reasons = [metadata[name] for name in _ENDS if name in metadata]
-        if isinstance(incomplete, Mapping):
+        if incomplete and isinstance(incomplete, Mapping):
             reasons.append(incomplete.get("reason"))
         for reason in reasons:
             if reason and reason != "stop" and _letters(reason) in _CUT:
