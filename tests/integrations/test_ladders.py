@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from tests.serving import free_port
 from tts_plugins import Ladder, Ledger, SelfConsistency
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -103,7 +102,7 @@ def test_a_chat_model_whose_ladder_holds_another_one_runs_and_is_dumped(server: 
 
 def test_where_the_first_model_is_down_the_next_one_answers_and_it_is_told(server: LoopbackServer) -> None:
     adapter = pytest.importorskip("tts_plugins_langchain")
-    down = chat(server).__class__(model="small", base_url=f"http://127.0.0.1:{free_port()}", api_key="-", max_retries=0)
+    down = chat(server).__class__(model="small", base_url="http://127.0.0.1:9", api_key="-", max_retries=0)
     ladder = Ladder([TWO, Rung(strategy=TWO, model=chat(server, "large"))])
     result = adapter.ScaledChatModel(bound=down, strategy=ladder).invoke("?")
     assert result.content == "#### 9" and "another model was asked" in str(result.response_metadata["tts"]["warnings"])

@@ -204,7 +204,7 @@ async def climb(
     standing: HeardRun | None = None
     failed = list[str]()
     for number, ask in enumerate(asks):
-        if standing is None and failed and not anew[number]:
+        if failed and standing is None and not anew[number]:
             continue
         # The solve says what is wrong with a choice that is something else.
         if standing is not None and (not isinstance(best, Scored) or settled(number - 1, best, standing)):
@@ -212,27 +212,29 @@ async def climb(
         try:
             found = await ask(heard := HeardRun(run))
         except (*OVER, ModelError) as error:
-            said = f"{type(error).__name__}: {error}"
-            if standing is not None:
-                run.note("escalation_failed", error=said)
-                break
-            if not _of_the_model(error) or not any(anew[number + 1 :]):
+            if standing is None and not (_of_the_model(error) and any(anew[number + 1 :])):
                 for each in failed:
                     error.add_note(f"before it, another model was asked and failed: {each}")
                 raise
-            failed.append(said)
-            run.note("rung_failed", error=said)
-            continue
-        best, standing = found, heard
-        if isinstance(found, Scored) and number:
-            if found.id not in heard.choices:
-                note_choice(run, found, Support(found.score))
-            if heard.asked:
-                run.note("choice", candidate=found.id, escalated=True)
+            failed.append(f"{type(error).__name__}: {error}")
+            run.note("rung_failed" if standing is None else "escalation_failed", error=failed[-1])
+            if standing is not None:
+                break
+        else:
+            best, standing = found, heard
+            if number and isinstance(found, Scored):
+                _note_escalated(run, found, heard)
     if standing is not None:
         standing.tell_doubts()  # those of choices that others followed are settled
     chosen: Scored = best
     return chosen
+
+
+def _note_escalated(run: Run, found: Scored, heard: HeardRun) -> None:
+    if found.id not in heard.choices:
+        note_choice(run, found, Support(found.score))
+    if heard.asked:
+        run.note("choice", candidate=found.id, escalated=True)
 
 
 def _of_the_model(error: Exception) -> bool:

@@ -41,7 +41,7 @@ from tts_plugins.cli._display.console import (
 )
 from tts_plugins.engine.many import Engine
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
 
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML or JSON file; options override it.")]
@@ -190,8 +190,8 @@ def generator_of(setup: Setup, download: Download | None, **more: Any) -> OpenAI
         **more,
     )
     _build.check_key(made, setup.model.get("base_url"), setup.model.get("api_key_env"))
-    if isinstance(made, LocalModel) and download is not None:
-        start_local(made, download)
+    if download is not None:
+        start_local(download, made)
     return made
 
 
