@@ -123,8 +123,8 @@ async def test_what_can_be_read_is_read(sent: bytes, stream: bool) -> None:
 
 @pytest.mark.parametrize(
     "left",
-    [[], [events(piece(" more"))], [answer(b"", length=None)], None],
-    ids=["open", "something more", "junk", "cut"],
+    [[], [events(piece(" more"))], [events({"error": {"message": "late"}})], [answer(b"", length=None)], None],
+    ids=["open", "something more", "an error", "junk", "cut"],
 )
 @pytest.mark.parametrize("late", [False, True])
 async def test_what_is_done_is_whole(left: list[bytes] | None, late: bool) -> None:

@@ -137,7 +137,9 @@ async def test_a_server_that_was_not_understood_is_tried_again_by_one_request_af
     assert [pool.usable(161), pool.usable(161), pool.usable(200)] == [True, False, False]
     pool.misunderstood(201)
     assert not pool.usable(320) and pool.usable(322)  # it waits twice as long
-    pool.understood()
+    pool.understood(200)  # it was under way as the last one was misunderstood
+    assert not pool.usable(323)
+    pool.understood(322)
     assert pool.usable(323) and pool.usable(323)
     await lease.close()
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextvars
 import functools
 import queue
 import threading
@@ -228,104 +227,13 @@ class _Work(Generic[T]):
                 forks.leave(error)
             self.future.set_exception(error)
         else:
-            if forks.pid != process:  # as in `_work_for`
+            if forks.pid != process:  # as in `_internal.threads`
                 forks.leave()
             self.future.set_result(result)
         return time.monotonic() - started
 
 
 running_code.WORK.add(_Work.run.__code__)
-
-
-class Inbox:
-    """What threads have for a loop. It is woken once for all that came meanwhile: waking it takes system calls."""
-
-    def __init__(self) -> None:
-        # Weakly: the code that waits has the future, and a loop that was closed must not be kept alive.
-        self._arrived: collections.deque[tuple[ref[asyncio.Future[Any]], Any, Exception | None]] = collections.deque()
-        self._woken = False
-
-    def put(
-        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: Exception | None
-    ) -> None:
-        """Give the future its outcome, on its loop."""
-        self._arrived.append((ref(future), result, error))
-        if not self._woken:
-            self._wake(loop)
-
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._woken = True
-        try:
-            loop.call_soon_threadsafe(self._deliver)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            self._woken = False
-            self._arrived.clear()
-
-    def _deliver(self) -> None:
-        self._woken = False  # first: what arrives from here on wakes it again
-        try:
-            while self._arrived:
-                waited, result, error = self._arrived[0]
-                future = waited()
-                if future is not None and not future.done():  # else nobody waits any more
-                    if error is None:
-                        future.set_result(result)
-                    else:
-                        future.set_exception(error)
-                self._arrived.popleft()
-        finally:
-            if self._arrived:  # an interrupt of the user, on a loop that goes on after it
-                self._wake(asyncio.get_running_loop())
-
-
-_inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = WeakKeyDictionary()
-forks.on_fork(lambda: _inboxes.clear())  # threads of the parent have nothing for a loop of a child
-
-
-def inbox_of(loop: asyncio.AbstractEventLoop) -> Inbox:
-    """The inbox of a loop."""
-    if (inbox := _inboxes.get(loop)) is None:
-        inbox = _inboxes[loop] = Inbox()
-    return inbox
-
-
-def begin(
-    pool: Pool, context: contextvars.Context, function: Callable[..., T], *args: Any, **keywords: Any
-) -> asyncio.Future[T]:
-    """Start the function on a thread, in this context; the future belongs to the running loop."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    call = functools.partial(context.run, function, *args, **keywords)
-    pool.submit(functools.partial(_work_for, loop, inbox_of(loop), future, call, context), loop)
-    return future
-
-
-def _work_for(
-    loop: asyncio.AbstractEventLoop,
-    inbox: Inbox,
-    future: asyncio.Future[T],
-    call: Callable[[], T],
-    context: contextvars.Context,
-) -> float:
-    """Call, give the future its outcome, and return the seconds that the call took."""
-    key, process = running_code.begun(context), forks.pid
-    started = time.monotonic()
-    try:
-        result = call()
-        took = time.monotonic() - started
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
-        took = time.monotonic() - started
-        if forks.pid != process:
-            forks.leave(error)
-        inbox.put(loop, future, None, as_exception(error))
-    else:
-        if forks.pid != process:  # the function has forked, and the loop runs in the parent
-            forks.leave()
-        inbox.put(loop, future, result, None)
-    finally:
-        running_code.ended(key)
-        del future  # an error's traceback has this frame: it would refer to itself, and be freed late
-    return took
 
 
 def as_exception(error: BaseException) -> Exception:

@@ -83,6 +83,7 @@ async def _followed(
 async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
     if pool.proxy is not None:
         headers = {**headers, **pool.headers}
+    sent = time.monotonic()
     try:
         response = await pool.session.post(
             url,
@@ -92,7 +93,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
             proxy=pool.proxy,
             proxy_headers=pool.tunnel_headers,
         )
-        pool.understood()
+        pool.understood(sent)
         return response
     except (aiohttp.ClientError, OSError) as error:
         if type(error) is aiohttp.ClientResponseError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import os
 import select
 from typing import Any
@@ -39,7 +40,7 @@ class Pool:
 
     def __init__(self, address: str, key: _Key) -> None:
         self.key, self.leases, self.process = key, 0, os.getpid()
-        self._avoided_until, self._pause = 0.0, _PAUSE
+        self._avoided_until, self._pause, self._misunderstood_at = 0.0, _PAUSE, -math.inf
         self.proxy: str | None = None
         login: dict[str, str] = {}
         if key[1] is not None:
@@ -65,13 +66,14 @@ class Pool:
             self._avoided_until = now + self._pause  # the others wait for how this one fares
         return True
 
-    def understood(self) -> None:
-        """Note that an answer was one of HTTP."""
-        self._avoided_until = 0.0
+    def understood(self, sent: float) -> None:
+        """Note that the answer to what was sent at this time was one of HTTP."""
+        if sent > self._misunderstood_at:  # others were under way by then, and say nothing of the next ones
+            self._avoided_until = 0.0
 
     def misunderstood(self, now: float) -> None:
         """Note that an answer was none, as far as aiohttp can tell."""
-        self._avoided_until, self._pause = now + self._pause, 2 * self._pause
+        self._avoided_until, self._pause, self._misunderstood_at = now + self._pause, 2 * self._pause, now
 
 
 class Lease:

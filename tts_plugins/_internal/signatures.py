@@ -92,30 +92,35 @@ def called_as(example: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
             finally:
                 del args, kwargs  # they may hold a key, which no traceback shows
 
-        if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            async def iterated(*args: P.args, **kwargs: P.kwargs) -> Any:
-                async with contextlib.aclosing(cast(Any, call(*args, **kwargs))) as made:
-                    del args, kwargs
-                    async for each in made:
-                        yield each
-
-            return cast(Callable[P, R], iterated)
-        if not inspect.iscoroutinefunction(function):
-            return call
-        if sys.version_info >= (3, 12):
-            return inspect.markcoroutinefunction(call)
-
-        @functools.wraps(function)
-        async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
-            made = cast(Any, call(*args, **kwargs))
-            del args, kwargs  # of thousands in flight, none need keep them
-            return await made
-
-        return cast(Callable[P, R], awaited)
+        return _of_its_kind(function, call)
 
     return decorated
+
+
+def _of_its_kind(function: Callable[P, R], call: Callable[P, R]) -> Callable[P, R]:
+    """Return `call` as what `inspect` says that `function` is: a coroutine or an asynchronous generator function."""
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def iterated(*args: P.args, **kwargs: P.kwargs) -> Any:
+            async with contextlib.aclosing(cast(Any, call(*args, **kwargs))) as made:
+                del args, kwargs
+                async for each in made:
+                    yield each
+
+        return cast(Callable[P, R], iterated)
+    if not inspect.iscoroutinefunction(function):
+        return call
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(call)
+
+    @functools.wraps(function)
+    async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+        made = cast(Any, call(*args, **kwargs))
+        del args, kwargs  # of thousands in flight, none need keep them
+        return await made
+
+    return cast(Callable[P, R], awaited)
 
 
 def explain_calls(classes: Iterable[object]) -> None:

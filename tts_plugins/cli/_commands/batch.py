@@ -36,7 +36,6 @@ from tts_plugins.cli._display.console import (
 from tts_plugins.engine import Factory, LocalEngine
 from tts_plugins.engine.many import Engine
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.models import LocalModel
 from tts_plugins.profiles import load_profile
 
 Profile = Annotated[
@@ -93,8 +92,7 @@ def batch(
         if machines.engine == "local":
             settings["model"] = generator = _build.model_of(progress=download, **named)
             _build.check_key(generator, model.base_url, model.api_key_env)
-            if isinstance(generator, LocalModel):
-                start_local(generator, download)
+            start_local(download, generator)
         else:
             settings["model"] = Factory(made_there, named)
         work = BatchWork(settings, seed, candidates)

@@ -41,7 +41,7 @@ from tts_plugins.cli._display.console import (
 )
 from tts_plugins.engine.many import Engine
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
 
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML or JSON file; options override it.")]
@@ -185,17 +185,14 @@ def generator_of(setup: Setup, download: Download | None, **more: Any) -> OpenAI
     made = _build.model_of(
         setup.model.get("name"),
         max_tokens=setup.model.get("max_tokens", 1024),
-        progress=download or _unseen,
+        progress=download or (lambda done, total: None),
         **given,
         **more,
     )
     _build.check_key(made, setup.model.get("base_url"), setup.model.get("api_key_env"))
-    if isinstance(made, LocalModel) and download is not None:
-        start_local(made, download)
+    if download is not None:
+        start_local(download, made)
     return made
-
-
-def _unseen(done: int, total: int) -> None: ...
 
 
 async def run_plan(

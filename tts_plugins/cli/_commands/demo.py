@@ -60,7 +60,7 @@ def demo(
 
         download = Download(stderr())
         with demo_model(n=n, threads=threads, progress=download) as model:
-            start_local(model, download)
+            start_local(download, model)
             with no_key_echo(), DemoView(stderr(), n, f"{model.name} on {plural(model.threads, 'CPU thread')}") as view:
                 report = asyncio.run(run_demo(model=model, n=n, seed=seed, limit=limit, on_event=view.add))
         if html is not None:

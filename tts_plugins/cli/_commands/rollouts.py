@@ -32,7 +32,7 @@ from tts_plugins.cli._display.console import (
 )
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.ledger import Ledger
-from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
+from tts_plugins.models import OpenAICompatibleModel, StepSettings
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.types import Problem
 
@@ -101,8 +101,7 @@ def rollouts(
         writer = _build.model_of(progress=download, **named)
         _build.check_key(writer, model.base_url, model.api_key_env)
         budget = limits.budget()
-        if isinstance(writer, LocalModel):
-            start_local(writer, download)
+        start_local(download, writer)
         settings: dict[str, Any] = {
             "solutions": solutions, "rollouts": count, "max_steps": max_steps, "concurrency": concurrency,
             "seed": 0 if seed is None else seed, "dataset": problems.name,

@@ -44,7 +44,7 @@ from tts_plugins.engine.dry_run import brief
 from tts_plugins.engine.dry_run import dry_run as _dry_run
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
-from tts_plugins.models import EmbeddingModel, LocalModel, OpenAICompatibleModel
+from tts_plugins.models import EmbeddingModel, OpenAICompatibleModel
 from tts_plugins.options import SolveOptions
 from tts_plugins.profiles import Profile, load_profile
 from tts_plugins.types import Problem, Result
@@ -150,9 +150,7 @@ def solve(
             emit(shown.to_dict()) if as_json else stdout().print(rendered(shown))
             return
         _build.check_key(generator, **at)
-        for each in models:
-            if isinstance(each, LocalModel):
-                start_local(each, download)
+        start_local(download, *models)
         ledger = asked["budget"] = Ledger(cast(Budget | None, asked.get("budget")))
         events = solve_events(problem, **asked)
         view = SolveView(stderr(), f"{generator.name} · {brief(chosen)}", ledger, scored=check is not None, quiet=quiet)

@@ -14,7 +14,7 @@ from tts_plugins.cli._display.console import Download, no_key_echo, start_local
 from tts_plugins.cli._display.error_messages import code_of, words_of
 from tts_plugins.engine import solve_stream
 from tts_plugins.errors import TTSError
-from tts_plugins.models import EmbeddingModel, LocalModel, OpenAICompatibleModel
+from tts_plugins.models import EmbeddingModel, OpenAICompatibleModel
 from tts_plugins.options import SolveOptions
 from tts_plugins.types import Problem, Result
 
@@ -32,9 +32,7 @@ def solve_file(
         ConfigurationError, DataError: the problems cannot be read.
     """
     problems = read_problems(source).problems
-    for each in models:
-        if isinstance(each, LocalModel):
-            start_local(each, download)
+    start_local(download, *models)
     return asyncio.run(_run(problems, asked, models, concurrency))
 
 

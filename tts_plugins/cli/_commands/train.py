@@ -28,7 +28,7 @@ from tts_plugins.cli._display.console import (
     write_file,
 )
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
+from tts_plugins.models import EmbeddingModel
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.verifiers import LearnedHead
@@ -74,8 +74,7 @@ def train_verifier(
             embedding_model, base_url=base_url, api_key_env=api_key_env, pooling=pooling, threads=threads,
             progress=download,
         )  # fmt: skip
-        if isinstance(embedder, LocalEmbeddingModel):
-            start_local(embedder, download)
+        start_local(download, embedder)
         how: Any = aggregate
         head, found = asyncio.run(_train(pool, embedder, how, held_out, seed))
         head.save(out)

@@ -224,13 +224,15 @@ class Download:
             self._bar = None
 
 
-def start_local(model: Served, download: Download) -> None:
-    """Start a local model here, on the main thread, where Ctrl-C ends a download at once.
+def start_local(download: Download, *models: object) -> None:
+    """Start those of the models that are local, on the main thread, where Ctrl-C ends a download at once.
 
     Raises:
-        WeightsError, MissingExtraError: it cannot be had or started.
+        WeightsError, MissingExtraError: one cannot be had or started.
     """
     try:
-        model.start()
+        for model in models:
+            if isinstance(model, Served):
+                model.start()
     finally:
         download.stop()

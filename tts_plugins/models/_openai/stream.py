@@ -68,7 +68,7 @@ async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
         if isinstance(chunk, str):
             done = done or chunk == DONE
             continue
-        if isinstance(chunk, Mapping) and (error := error_in(chunk)) is not None:
+        if not done and isinstance(chunk, Mapping) and (error := error_in(chunk)) is not None:
             raise ErrorInReply(error)
         for part in [] if done else listed(read(chunk, "choices")):
             choices.setdefault(count_of(read(part, "index"), 0) or 0, _Choice()).add(part)
