@@ -24,8 +24,6 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Requests that are begun before others get a turn on the loop: each runs for about 0.1 ms until it waits.
 _AT_ONCE = 16
-
-
 _NOBODY = failing_alone("nobody")
 
 
@@ -78,10 +76,8 @@ class Sending:
             return
         if not isinstance(error, SystemExit | KeyboardInterrupt):
             cancelled = isinstance(error, asyncio.CancelledError)
-            cause, error = (
-                error,
-                RuntimeError(f"a task of the engine ended by {'cancellation' if cancelled else words(error)}"),
-            )
+            said = "cancellation" if cancelled else words(error)
+            cause, error = error, RuntimeError(f"a task of the engine ended by {said}")
             error.__cause__ = None if cancelled else cause
         self._inbox.put(error)
 

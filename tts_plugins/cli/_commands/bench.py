@@ -185,7 +185,7 @@ def generator_of(setup: Setup, download: Download | None, **more: Any) -> OpenAI
     made = _build.model_of(
         setup.model.get("name"),
         max_tokens=setup.model.get("max_tokens", 1024),
-        progress=download or _unseen,
+        progress=download or (lambda done, total: None),
         **given,
         **more,
     )
@@ -193,9 +193,6 @@ def generator_of(setup: Setup, download: Download | None, **more: Any) -> OpenAI
     if download is not None:
         start_local(download, made)
     return made
-
-
-def _unseen(done: int, total: int) -> None: ...
 
 
 async def run_plan(
