@@ -330,7 +330,9 @@ def test_a_profile_holds_one(tmp_path: Path) -> None:
     assert load_profile("climb", directory=tmp_path, environ={}).strategy == SAME
 
 
-def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_climbs(
+    server: LoopbackServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     typed = "ladder: self-consistency:n=2 > self-consistency:n=2,effort=high > self-consistency:n=1,model=large"
     command = ["solve", "?", "--model", "small", "--base-url", server.base_url, "--strategy", typed]
     assert main(command) == 0 and "9" in capsys.readouterr().out
@@ -339,6 +341,10 @@ def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureF
     assert main(asked) == 8 and main([*asked, "--larger-model", "large"]) == 0  # it is asked what is unsure
     assert server.requests[-1].body["model"] == "large" and "9" in capsys.readouterr().out
     assert main([*asked[:-2], "--larger-model", "large"]) == 2 and "--abstain-below" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    Path("tts-plugins.toml").write_text('[profiles.sure]\nabstain_below = 0.9\non_abstain = "escalate"\n')
+    both = [*command, "--profile", "sure", "--larger-model", "large"]  # a rung of the ladder, and what it escalates to
+    assert main(both) == 0 and "9" in capsys.readouterr().out
     alone = "ladder: self-consistency:n=1 > self-consistency:n=2"
     for wrong, said in (("ladder:", "needs its rungs"), ("ladder: luck=1 > revision", "no setting 'luck'"),
                         (alone, "always agrees with itself")):  # fmt: skip

@@ -124,6 +124,8 @@ def solve(
             least = bundle.abstain_below if abstain_below is None else abstain_below
             abstains = least is not None or getattr(chosen, "abstains", False)
             chosen, further = _strategy.with_larger(chosen, larger, abstains=abstains)
+            if bundle.on_abstain == "escalate":
+                further["escalate"] = larger
         elif bundle.on_abstain == "escalate":
             raise ConfigurationError(f"--profile {profile}: on_abstain='escalate' takes --larger-model, to ask it then")
         asked: SolveOptions = {
