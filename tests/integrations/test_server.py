@@ -15,6 +15,7 @@ import pytest
 
 from tests.serving import ASK, Serving, frames, free_port, serving
 from tests.waiting import until
+from tests.wire import WireServer, in_chunks
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.server.errors import APIError
 from tts_plugins.server.requests.fields import ChatRequest
@@ -445,6 +446,22 @@ def test_completions_and_embeddings_pass_through(served: Serving, upstream: Loop
     for name in ("careful", "careful/loopback"):
         assert served.post("/v1/embeddings", {"model": name, "input": "a"})[0] == 400
     assert served.post("/v1/completions", {"model": "loopback", "prompt": "a", "base_url": "http://evil"})[0] == 400
+
+
+@pytest.mark.parametrize("end", [b"", b"zz"], ids=["open", "broken"])
+async def test_a_stream_that_passes_through_is_whole_at_its_end(end: bytes) -> None:
+    """Regression: the caller's stream stayed open as long as the upstream's, or got an error after its end."""
+    usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+    chunks = [{"choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}]}, {"choices": [], "usage": usage}]
+    said = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+    sent = in_chunks(said, headers=["Content-Type: text/event-stream"], end=end)
+    actions = [sent, *([] if end else [asyncio.Event()])]
+    async with WireServer(lambda number, head: actions) as upstream:
+        with serving(base_url=upstream.base_url) as served:
+            ask = {"model": "m", "prompt": "x", "max_tokens": 50, "stream": True}
+            status, text, _ = await asyncio.to_thread(served.post, "/v1/completions", ask)
+            assert status == 200 and text.encode() == said
+            assert await asyncio.to_thread(served.quiet)
 
 
 # Responses

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from os.path import commonprefix
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -98,7 +99,8 @@ def _under_secret_names(fields: Any) -> Iterator[str]:
     for name, value in fields.items() if isinstance(fields, Mapping) else ():
         if isinstance(value, str) and _SECRET.search(str(name)):
             yield value
-        yield from _under_secret_names(value)
+        for each in value if isinstance(value, list | tuple) else (value,):
+            yield from _under_secret_names(each)
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
@@ -115,11 +117,11 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
 
 def _without_begins(text: str, secret: str) -> str:
     """Return the text without the beginning of a secret whose rest was cut off with the message."""
-    begin = secret[:_BEGIN]
-    while len(secret) >= 2 * _BEGIN and (at := text.find(begin)) >= 0:
-        same = next((i for i, (a, b) in enumerate(zip(secret, text[at:], strict=False)) if a != b), len(text) - at)
-        text = f"{text[:at]}…{text[at + same :]}"
-    return text
+    begin, out, after = secret[:_BEGIN], list[str](), 0
+    while len(secret) >= 2 * _BEGIN and (at := text.find(begin, after)) >= 0:
+        out += text[after:at], "…"
+        after = at + len(commonprefix((secret, text[at : at + len(secret)])))
+    return "".join([*out, text[after:]])
 
 
 def _forms(secret: str) -> Iterable[str]:
