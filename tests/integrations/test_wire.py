@@ -149,7 +149,7 @@ async def test_what_is_done_is_whole(left: list[bytes] | None, late: bool) -> No
 
 
 async def test_the_end_needs_no_blank_line() -> None:
-    """Regression: a server that leaves none between events, and the answer open, was waited for until the time limit."""
+    """Regression: a server that leaves none between events, and the answer open, was waited for too long."""
     lines, open_ = events(*CHUNKS, "[DONE]").replace(b"\n\n", b"\n"), asyncio.Event()
     ledger = Ledger(Budget(tokens=5000))
     async with WireServer(lambda number, head: [in_chunks(lines, end=b""), open_]) as server:

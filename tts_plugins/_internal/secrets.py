@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from os.path import commonprefix
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -120,7 +119,8 @@ def _without_begins(text: str, secret: str) -> str:
     begin, out, after = secret[:_BEGIN], list[str](), 0
     while len(secret) >= 2 * _BEGIN and (at := text.find(begin, after)) >= 0:
         out += text[after:at], "…"
-        after = at + len(commonprefix((secret, text[at : at + len(secret)])))
+        said = text[at : at + len(secret)]
+        after = at + next((i for i, (a, b) in enumerate(zip(secret, said, strict=False)) if a != b), len(said))
     return "".join([*out, text[after:]])
 
 

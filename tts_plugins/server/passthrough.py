@@ -73,7 +73,7 @@ class _Passing:
 
     def __init__(self, service: Service, tenant: Tenant, kind: Kind, body: dict[str, Any]) -> None:
         self._service, self._tenant, self._kind, self._body = service, tenant, kind, body
-        self._stack = AsyncExitStack()
+        self._stack, self._done = AsyncExitStack(), False
 
     async def response(self) -> Response:
         service, settings = self._service, self._service.settings
@@ -138,11 +138,11 @@ class _Passing:
         return Response(raw, upstream.status, {"content-type": "application/json"})
 
     async def _lines(self, upstream: Any) -> AsyncIterator[bytes]:
-        complete = done = False
+        complete = False
         try:
-            async for line in _lines_of(until_done(upstream.content.iter_any(), lambda: done)):
-                done = done or _DONE.match(line) is not None
-                complete = complete or done or _LAST.search(line) is not None
+            async for line in _lines_of(until_done(upstream.content.iter_any(), lambda: self._done)):
+                self._done = self._done or _DONE.match(line) is not None
+                complete = complete or self._done or _LAST.search(line) is not None
                 if line.startswith(b"data:") and b'"usage"' in line:
                     await self._count(_json(line[5:]))
                 yield self._shown(line) if b'"error"' in line else line
