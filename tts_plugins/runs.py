@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tts_plugins.errors import ConfigurationError
@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from random import Random
 
 T = TypeVar("T")
+
+
+async def passed_on(
+    candidates: AsyncIterator[Scored], hear: Callable[[Scored], object]
+) -> AsyncGenerator[Scored, None]:
+    """Pass candidates on, and tell `hear` of each; where the reader stops early, what is in flight ends first.
+
+    A generator that is only dropped ends some turns of the loop later, and its requests go on until then.
+    """
+    try:
+        async for candidate in candidates:
+            hear(candidate)
+            yield candidate
+    finally:
+        if (close := getattr(candidates, "aclose", None)) is not None:  # a run of the user's may give any iterator
+            await close()
 
 
 class ForwardingRun(Run):

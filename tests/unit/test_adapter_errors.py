@@ -28,6 +28,13 @@ class Frozen(Exception):
         raise TypeError("frozen")
 
 
+class Opaque(Exception):
+    """Its own code fails when it is asked for what it has not."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
 def failed(*originals: BaseException | None, kind: Any = CandidateLost) -> AllCandidatesFailed:
     errors = []
     for original in originals:
@@ -137,6 +144,15 @@ def test_nothing_is_left_for_the_collector_of_cycles() -> None:
     finally:
         gc.enable()
     assert "AllCandidatesFailed: all 8 candidates failed" in text and "direct cause" in text
+
+
+def test_an_error_that_cannot_be_asked_for_more_is_told_all_the_same() -> None:
+    from tts_plugins.adapters._charge import is_fatal
+    from tts_plugins.adapters._error_messages import described
+
+    assert described(Opaque("no answer")) == "Opaque: no answer" and not is_fatal(Opaque("no answer"))
+    first = Opaque("no answer")
+    assert raised_for(failed(first, Opaque("none either"))) is first
 
 
 def test_a_key_that_a_server_says_again_is_not_in_what_is_said_of_the_candidate() -> None:

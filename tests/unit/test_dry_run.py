@@ -41,6 +41,20 @@ def test_room_is_how_many_candidates_surely_fit() -> None:
         dry_run("?", model=ScriptedModel(["a"], max_tokens=None), budget=Budget(tokens=50))
 
 
+def test_the_worst_case_has_an_escalation_at_its_own_bounds() -> None:
+    small, large = ScriptedModel(["a"], max_tokens=10), ScriptedModel(["b"], max_tokens=100, name="large")
+    options: Any = {"model": small, "strategy": SelfConsistency(n=2), "abstain_below": 0.9, "on_abstain": "escalate"}
+    alone = dry_run("?", model=small, strategy=SelfConsistency(n=2)).costs
+    for escalate, calls, completion in ((large, 3, 120), (SelfConsistency(n=4), 6, 60)):
+        found = dry_run("?", **options, escalate=escalate)
+        worst = found.costs["worst_case"]
+        assert (worst.calls, worst.completion_tokens, found.costs["expected"]) == (calls, completion, alone["expected"])
+        assert "escalation" in found.notes[-1]
+    with pytest.raises(ConfigurationError, match="large: max_tokens"):  # as in the solve
+        unbounded = ScriptedModel(["b"], max_tokens=None, name="large")
+        dry_run("?", **options, escalate=unbounded, budget=Budget(tokens=500))
+
+
 def test_a_local_model_is_not_started() -> None:
     model = LocalModel("nowhere.gguf", max_tokens=10)
     assert dry_run("?", model=model).costs["expected"].usd == 0.0

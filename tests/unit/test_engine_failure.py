@@ -626,3 +626,28 @@ for fault in (ValueError("inner"), RequestNotSent("ours")):
 def test_errors_whose_causes_go_round_in_circles_end_a_solve() -> None:
     done = subprocess.run([sys.executable, "-c", CIRCLE], capture_output=True, text=True, timeout=120, check=False)
     assert len(done.stdout.split()) == 6, done.stderr
+
+
+class Opaque(Exception):
+    """An error whose own code fails when it is asked for what it has not."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+def test_an_error_that_cannot_be_asked_for_more_costs_its_candidate_only() -> None:
+    """Regression: the search ended with a KeyError of the error's own."""
+
+    def answers(prompt: str) -> str:
+        if len(asked) > 1:
+            return "4"
+        asked.append(prompt)
+        raise Opaque("no answer")
+
+    asked: list[str] = []
+    model = CallableModel(answers, concurrency=1)
+    result = solve_sync("q", model=model, strategy=SelfConsistency(n=3), seed=1)
+    assert result.answer == "4" and len(result.candidates) == 1
+    with pytest.raises(AllCandidatesFailed, match="Opaque: no answer"):
+        asked.clear()
+        solve_sync("q", model=model, strategy=SelfConsistency(n=2), seed=1)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import pickle
+import zlib
 
 import pytest
 
@@ -18,7 +19,9 @@ from tts_plugins._http.pool import Lease
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
 from tts_plugins._internal.http_errors import retry_after
+from tts_plugins._internal.http_limits import BodyReader
 from tts_plugins._internal.json_bytes import decode, encode
+from tts_plugins._internal.secrets import secrets_in, secrets_of_request
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Deferred, Generation, Problem, Scored, held_output
 
@@ -173,6 +176,24 @@ def test_a_wait_that_a_server_asks_for_is_read_or_left(said: str, seconds: float
 def test_of_several_waits_the_longest_is_kept() -> None:
     assert retry_after(CIMultiDict([("Retry-After", "1"), ("retry-after", "3")]), now=10) == 3
     assert retry_after({"retry-after-ms": "50", "retry-after": "7"}, now=10) == 0.05
+
+
+@pytest.mark.parametrize("size", [2**16 - 1, 2**16, 2**16 + 1, 2**16 + 90, 2**17 + 90])
+@pytest.mark.parametrize("bits", [-15, 15, 31])
+def test_the_end_of_what_is_decompressed_comes_though_all_of_it_was_read(size: int, bits: int) -> None:
+    """Regression: without a checksum behind it, what one step had no room for was lost."""
+    packer = zlib.compressobj(9, wbits=bits)
+    packed = packer.compress(b"a" * size) + packer.flush()
+    reader = BodyReader("gzip" if bits == 31 else "deflate")
+    assert sum(map(len, reader.feed(packed))) == size
+
+
+def test_keys_in_a_query_or_a_body_are_known_wherever_they_stand() -> None:
+    """Regression: of a name that is there twice, only the last was, and none of those in lists."""
+    twice = secrets_in({}, url="http://h/v1?key=first-key&key=second-key&auth=third-key&author=someone")
+    assert twice == {"first-key", "second-key", "third-key"}
+    tool = {"type": "mcp", "authorization": "fourth-key", "headers": {"Cookie": "fifth-key"}, "api_keys": ["sixth-key"]}
+    assert secrets_of_request({"extra_body": {"tools": [tool]}}) == {"fourth-key", "fifth-key", "sixth-key"}
 
 
 def built(text: str) -> list[str]:

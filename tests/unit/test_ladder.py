@@ -258,6 +258,24 @@ def test_a_server_is_asked_for_more_effort_and_for_a_larger_model(server: Loopba
     assert own.variant(effort="high") is own.variant(effort="high") and own.name == "small"
 
 
+def test_a_profile_with_a_ladder_that_escalates_asks_the_larger_model_of_the_command_line(
+    server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: it was told to pass escalate=, which the command line has no place for; so was `batch`."""
+    monkeypatch.chdir(tmp_path)
+    Path("tts-plugins.toml").write_text(
+        '[profiles.climb]\nabstain_below = 0.9\non_abstain = "escalate"\nstrategy = { type = "ladder", rungs = [\n'
+        '  { type = "rung", strategy = { type = "self-consistency", n = 2 } },\n'
+        '  { type = "rung", strategy = { type = "self-consistency", n = 1 }, model = "large" },\n] }\n'
+    )
+    Path("in.jsonl").write_text('{"prompt": "?"}\n')
+    at = ["--profile", "climb", "--model", "small", "--base-url", server.base_url]
+    assert main(["solve", "?", *at, "--larger-model", "large"]) == 0 and "9" in capsys.readouterr().out
+    assert main(["solve", "?", *at]) == 2 and "--larger-model" in capsys.readouterr().err
+    assert main(["batch", "in.jsonl", "out.jsonl", *at]) == 2
+    assert "cannot hold" in capsys.readouterr().err and not Path("out.jsonl.journal").exists()
+
+
 SWITCH = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
 
 
@@ -339,6 +357,7 @@ def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureF
     assert main(asked) == 8 and main([*asked, "--larger-model", "large"]) == 0  # it is asked what is unsure
     assert server.requests[-1].body["model"] == "large" and "9" in capsys.readouterr().out
     assert main([*asked[:-2], "--larger-model", "large"]) == 2 and "--abstain-below" in capsys.readouterr().err
+    assert main([*asked, "--larger-model-price", "1,1"]) == 2 and "--larger-model NAME" in capsys.readouterr().err
     alone = "ladder: self-consistency:n=1 > self-consistency:n=2"
     for wrong, said in (("ladder:", "needs its rungs"), ("ladder: luck=1 > revision", "no setting 'luck'"),
                         (alone, "always agrees with itself")):  # fmt: skip

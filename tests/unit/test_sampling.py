@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,8 +16,10 @@ from tts_plugins import BestOfN, Budget, Ledger, Limits, Problem, SelfConsistenc
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import BudgetExhausted, ServerFailed
 from tts_plugins.models import CallableModel
+from tts_plugins.policies._resumed_run import SeededRun
 from tts_plugins.protocols import Run
 from tts_plugins.stopping import Threshold, VoteDecided
+from tts_plugins.strategies.escalation import HeardRun
 from tts_plugins.testing import ScriptedModel, TableVerifier
 from tts_plugins.types import Candidate, Reply, Score, Scored
 from tts_plugins.verifiers import CallableVerifier
@@ -319,6 +322,33 @@ async def test_a_strategy_that_breaks_off_leaves_nothing_running() -> None:
     assert (len(result.candidates), result.stopped) == (1, "complete")
     assert (ledger.open_holds, ledger.spent.calls, len(asyncio.all_tasks())) == (0, 8, before)
     assert all(e["end"] is not None for e in result.trace)
+
+
+@pytest.mark.parametrize("wrap", [HeardRun, lambda run: SeededRun(run, ()), lambda run: SeededRun(HeardRun(run), ())])
+async def test_a_sampling_that_is_closed_early_has_nothing_in_flight_through_runs_that_wrap_it_either(
+    wrap: Callable[[Run], Run],
+) -> None:
+    """Regression: the requests went on for some turns, beside those of the next rung."""
+    active = 0
+
+    async def answer(problem: Problem, seed: int) -> str:
+        nonlocal active
+        active += 1
+        try:
+            await asyncio.sleep(0 if active == 1 else 30)
+            return "a"
+        finally:
+            active -= 1
+
+    async def first(run: Run, problem: Problem) -> Scored:
+        async with contextlib.aclosing(cast(Any, wrap(run).sample(problem, 4))) as found:
+            chosen: Scored = await anext(found)
+        assert active == 0
+        return chosen
+
+    ledger = Ledger(Budget(calls=20))
+    result = await solve("q", model=CallableModel(answer), strategy=first, budget=ledger)
+    assert (result.text, ledger.open_holds, ledger.spent.calls) == ("a", 0, 4)
 
 
 async def test_a_strategy_that_goes_on_after_exhaustion_gets_no_more() -> None:

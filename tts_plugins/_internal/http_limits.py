@@ -187,8 +187,8 @@ class BodyReader:
         """Return what the next bytes bring, decompressed, in pieces."""
         if not self._packed:
             return [self._count(data)] if data else []
-        out = []
-        while data:
+        out, more = list[bytes](), False
+        while data or more:
             if self._inflate is None and not (data := self._begin(data)):
                 break
             assert self._inflate is not None
@@ -197,6 +197,7 @@ class BodyReader:
             except zlib.error as error:
                 raise Unreadable(f"the answer cannot be decompressed ({error})") from None
             data = self._inflate.unconsumed_tail or self._inflate.unused_data
+            more = len(out[-1]) == _PIECE and not self._inflate.eof  # it may have read all, and not written all
             if self._inflate.eof:
                 self._inflate = None
         return [piece for piece in out if piece]

@@ -58,16 +58,20 @@ def decode(data: bytes | str) -> Any:
         raise ValueError("it nests too deeply") from error
 
 
+class NotStrict(ValueError):
+    """JSON that Python's parser would take, and others would not."""
+
+
 def refuse_constant(name: str) -> Any:
-    """Raise for NaN and Infinity, which Python's parser would take."""
-    raise ValueError(f"{name} is not JSON")
+    """Raise for NaN and Infinity."""
+    raise NotStrict(f"{name} is not JSON")
 
 
 def finite(text: str) -> float:
     """Return the number; raise for one that is too large for a float."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError("a number is too large")
+        raise NotStrict("a number is too large")
     return value
 
 
@@ -75,5 +79,5 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of its members; raise where a key stands twice: another reader may take the other one."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError("an object has the same key twice")
+        raise NotStrict("an object has the same key twice")
     return made

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from tts_plugins._internal.values import linked
 from tts_plugins.errors import ConfigurationError
@@ -73,7 +73,7 @@ def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return {name: hidden(value) for name, value in (headers or {}).items()}
 
 
-_SECRET = re.compile("key|token|sig|secret|code|pass", re.IGNORECASE)
+_SECRET = re.compile(r"key|token|sig|secret|code|pass|cookie|auth(?!ors?\b)", re.IGNORECASE)
 
 
 def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]:
@@ -83,7 +83,7 @@ def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]
     values = [v.decode("latin-1") if isinstance(v, bytes) else v for v in given if isinstance(v, str | bytes)]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
-    values += _under_secret_names(dict(parse_qsl(urlsplit(url).query)) if "?" in url else {})
+    values += _under_secret_names(parse_qs(urlsplit(url).query) if "?" in url else {})
     return frozenset(v for v in (*values, *(k for k in keys if k)) if len(v.strip()) >= _SHORTEST)
 
 
@@ -93,13 +93,16 @@ def secrets_of_request(fields: Mapping[str, Any]) -> frozenset[str]:
     return secrets_in(fields.get("extra_headers"), *named)
 
 
-def _under_secret_names(fields: Any) -> Iterator[str]:
-    """Yield the texts that have a name as keys have, however deep."""
-    for name, value in fields.items() if isinstance(fields, Mapping) else ():
-        if isinstance(value, str) and _SECRET.search(str(name)):
-            yield value
-        for each in value if isinstance(value, list | tuple) else (value,):
-            yield from _under_secret_names(each)
+def _under_secret_names(fields: Any, named: bool = False) -> Iterator[str]:
+    """Yield the texts that have a name as keys have, however deep; `named` says whether these fields have one."""
+    if isinstance(fields, str):
+        yield from [fields] if named else ()
+    elif isinstance(fields, Mapping):
+        for name, value in fields.items():
+            yield from _under_secret_names(value, _SECRET.search(str(name)) is not None)
+    elif isinstance(fields, list | tuple):
+        for value in fields:
+            yield from _under_secret_names(value, named)
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -111,8 +110,6 @@ def _of_its_kind(function: Callable[P, R], call: Callable[P, R]) -> Callable[P, 
         return cast(Callable[P, R], iterated)
     if not inspect.iscoroutinefunction(function):
         return call
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(call)
 
     @functools.wraps(function)
     async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:

@@ -54,12 +54,25 @@ def linked(error: BaseException) -> Iterator[BaseException]:
     found, seen = [error], {id(error)}
     for each in found:
         yield each
-        groups = (getattr(each, "exceptions", ()), getattr(each, "errors", ()))  # of `AllCandidatesFailed`
-        inside = [one for group in groups if isinstance(group, list | tuple) for one in group]
-        for one in (each.__cause__, each.__context__, getattr(each, "os_error", None), *inside):
+        held = [
+            attribute_of(each, name) for name in ("os_error", "exceptions", "errors")
+        ]  # the last of `AllCandidatesFailed`
+        inside = [one for part in held for one in (part if isinstance(part, list | tuple) else (part,))]
+        for one in (each.__cause__, each.__context__, *inside):
             if isinstance(one, BaseException) and id(one) not in seen:
                 seen.add(id(one))
                 found.append(one)
+
+
+def attribute_of(error: BaseException | None, name: str) -> Any:
+    """Return an attribute of an error of any class; None where it has none, or where its own code fails.
+
+    What that code raises must not take the place of the error.
+    """
+    try:
+        return getattr(error, name, None)
+    except Exception:  # noqa: BLE001 - as above
+        return None
 
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:

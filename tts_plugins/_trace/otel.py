@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 _CARRIED = ("role", "candidate", "index", "score", "verifier", "seed", "stopped", "n", "chosen", "parent_candidate",
             "confidence", "agreement", "escalated")  # fmt: skip
 _SPANS = {"solve", "wave", "request", "candidate", "score_set"}
-_NOTES = {"failure", "stop", "budget", "deadline", "cancelled", "overshoot", "straggler", "top_up", "escalated"}
+_NOTES = {"failure", "stop", "budget", "deadline", "cancelled", "overshoot", "straggler", "top_up", "escalated",
+          "escalation_failed", "rung_failed"}  # fmt: skip
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 

@@ -38,6 +38,7 @@ __all__ = ["fragment", "page", "pages", "tree"]
 WIDTH = 110
 MANY = 40  # candidates that are all shown
 FOLDED = 18  # of more than that, about so many are shown: each level shows its share
+_ENDS = {"budget", "deadline", "cancelled", "overshoot", "straggler", "top_up", "escalation_failed", "rung_failed"}
 
 
 def tree(trace: Mapping[str, Any]) -> str:
@@ -169,7 +170,7 @@ def _entry(view: View, node: Node, room: int) -> list[str]:
         final = "" if event.get("retryable") else ", not retryable"
         cost = f" · {paid}" if (paid := charged(event.get("usage"))) else ""
         return _paragraphs(f"✗ attempt {node.attempt}, {at}{final}{cost}: {oneline(event.get('error'))}", room)
-    elif kind in ("budget", "deadline", "cancelled", "overshoot", "straggler", "top_up"):
+    elif kind in _ENDS:
         said = oneline(event["error"]) if event.get("error") else rest(event)
         head = f"■ {NOTES[kind]} {at}" + (f": {said}" if said else "")
         return _paragraphs(head, room)

@@ -47,6 +47,8 @@ NOTES = {
     "steps": "how single steps are requested",
     "top_up": "fewer choices than asked for; the rest is asked again",
     "escalated": "not sure enough, so more was asked",
+    "escalation_failed": "the escalation failed",
+    "rung_failed": "all of its samples failed, so another model was asked",
 }
 
 # What hides or reorders text, or drives a terminal: controls, bidirectional and invisible marks, lone surrogates.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tts_plugins._calls.charging import causes_of
+from tts_plugins._internal.values import attribute_of
 from tts_plugins.errors import AllCandidatesFailed, ModelError, TTSError
 
 
@@ -43,7 +44,7 @@ def raised_for(failed: AllCandidatesFailed | ModelError) -> Exception:
     cause.__cause__ = before
     object.__setattr__(first, "__cause__", cause)  # as `raise … from` does, past what its class may say to attributes
     note = f"{cause} ({_counted(originals)})"
-    if note not in getattr(first, "__notes__", ()):
+    if note not in (attribute_of(first, "__notes__") or ()):
         with contextlib.suppress(Exception):  # a class of exceptions may refuse new attributes
             first.add_note(note)
     return first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tts_plugins._calls.charging import causes_of
 from tts_plugins._internal.error_bodies import read_error
+from tts_plugins._internal.values import attribute_of
 from tts_plugins.errors import Charge
 
 _REFUSED = ("ConnectError", "ConnectionRefusedError", "ClientConnectorError")
@@ -30,8 +31,8 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def _fatal_status(error: BaseException) -> bool:
-    status = getattr(error, "status_code", None)
+    status = attribute_of(error, "status_code")
     if status not in (400, 403, 429):
         return status in (401, 402)
-    body = getattr(error, "body", None)
+    body = attribute_of(error, "body")
     return "insufficient_quota" in str(error) or (body is not None and read_error({"error": body}).status == 402)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlsplit
 
 from tts_plugins._calls.charging import causes_of
 from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins._internal.values import attribute_of
 from tts_plugins.adapters._charge import charge_of
 
 _FIXES = {
@@ -33,7 +33,7 @@ def _said(error: BaseException, causes: list[BaseException]) -> str:
     address = next((found for cause in causes if (found := _address(cause))), None)
     if address is None:
         return said
-    status = getattr(error, "status_code", None)
+    status = attribute_of(error, "status_code")
     fix = _FIXES.get(status) if isinstance(status, int) else None
     if status is None and charge_of(error, None) == "call":  # the connection was refused
         fix = "is the server running there?"
@@ -42,17 +42,14 @@ def _said(error: BaseException, causes: list[BaseException]) -> str:
 
 def _secrets(error: BaseException) -> frozenset[str]:
     try:
-        return secrets_in(getattr(getattr(error, "request", None), "headers", None))
-    except (RuntimeError, TypeError, ValueError):  # httpx's error without a request; headers of another kind
+        return secrets_in(getattr(attribute_of(error, "request"), "headers", None))
+    except (RuntimeError, TypeError, ValueError):  # headers of another kind
         return frozenset()
 
 
 def _address(error: BaseException) -> str | None:
     """Without what may be secret in it: a user's name, a query."""
-    try:
-        url: Any = getattr(getattr(error, "request", None), "url", None)
-    except RuntimeError:  # httpx, where an error has none
-        return None
+    url = getattr(attribute_of(error, "request"), "url", None)
     parts = urlsplit(str(url or ""))
     if not parts.hostname:
         return None

@@ -15,7 +15,8 @@ from tts_plugins.budget import FREE, Amount, Bound, Budget
 from tts_plugins.engine.solve import settings_of
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import SolveOptions
-from tts_plugins.protocols import Model
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.strategies.self_consistency import SelfConsistency
 from tts_plugins.types import Problem
 
 # A guess: texts have 3 to 6 bytes a token, and templates write a role and two marks around each message.
@@ -37,6 +38,12 @@ class Cost:
         if self.prompt_tokens is None or self.completion_tokens is None:
             return None
         return self.prompt_tokens + self.completion_tokens
+
+    def plus(self, other: Cost) -> Cost:
+        """Return both together; unknown where one is."""
+        mine, theirs = asdict(self), asdict(other)
+        unknown = {name for name in mine if mine[name] is None or theirs[name] is None}
+        return Cost(**{name: None if name in unknown else mine[name] + theirs[name] for name in mine})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, `tokens` included."""
@@ -97,18 +104,34 @@ async def estimate(problem: object, **options: Unpack[SolveOptions]) -> CostEsti
     settings, asked = settings_of(options), Problem.of(problem)
     model, strategy, verifier = settings.model, settings.strategy, settings.verifier
     limits = settings.budget.budget if isinstance(settings.budget, Ledger) else settings.budget
-    bound, prompt, price = await _bounds(model, asked)
-    check_bounds(model.name, bound, Ledger(limits))
-    extra = FREE if verifier is None else await verifier.bound(asked, bound.completion_tokens)
-    counts = getattr(strategy, "calls", None)
-    least, most = counts() if callable(counts) else (None, None)
-    costs = _costs(least, most, prompt, bound, extra, max(1, model.batch), price)
+    (least, most), bound, extra, costs = await _figures(model, strategy, verifier, limits, asked)
     room = None if limits is None or most is None else _room(limits, _unit(bound, extra), most)
     notes = [*_assumptions(least, most, bound, settings.attempts), *_cuts(limits, room, most, costs["expected"])]
+    further = settings.abstaining.escalation
+    if further is not None and further.asks:
+        *_, more = await _figures(
+            further.model or model, further.strategy or SelfConsistency(n=1), verifier, limits, asked
+        )
+        costs["worst_case"] = costs["worst_case"].plus(more["worst_case"])
+        notes.append(
+            f"The worst case alone has the escalation, to {further}: it is asked only what is not sure enough."
+        )
     return CostEstimate(
         model=model.name, strategy=brief(strategy), verifier=None if verifier is None else verifier.name,
         costs=costs, budget=limits, room=room, notes=tuple(notes),
     )  # fmt: skip
+
+
+async def _figures(
+    model: Model, strategy: Strategy, verifier: Verifier | SetVerifier | None, limits: Budget | None, problem: Problem
+) -> tuple[tuple[int | None, int | None], Bound, Bound, dict[str, Cost]]:
+    """Return how many candidates there are, the bounds of one and of its verification, and what all of them cost."""
+    bound, prompt, price = await _bounds(model, problem)
+    check_bounds(model.name, bound, Ledger(limits))
+    extra = FREE if verifier is None else await verifier.bound(problem, bound.completion_tokens)
+    counts = getattr(strategy, "calls", None)
+    least, most = counts() if callable(counts) else (None, None)
+    return (least, most), bound, extra, _costs(least, most, prompt, bound, extra, max(1, model.batch), price)
 
 
 def brief(thing: object) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from tts_plugins.errors import OVER
 from tts_plugins.protocols import Model, Run, StopRule
-from tts_plugins.runs import OtherModelRun
+from tts_plugins.runs import OtherModelRun, passed_on
 from tts_plugins.selection import with_content
 from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Problem, Scored
@@ -67,11 +68,11 @@ class SeededRun(OtherModelRun):
         if stopped or not left:
             return
         rule = None if stop is None else Resumed(stop, given)
-        rest = super().sample(problem, left, stop=rule, **how)
+        rest = passed_on(super().sample(problem, left, stop=rule, **how), self.seen.append)
         try:
-            async for candidate in rest:
-                self.seen.append(candidate)
-                yield candidate
+            async with contextlib.aclosing(rest):
+                async for candidate in rest:
+                    yield candidate
         except OVER as error:
             if not given:
                 raise

@@ -37,6 +37,16 @@ class Profile:
     abstain_below: float | None = None
     on_abstain: OnAbstain | None = None
 
+    @property
+    def lacks(self) -> str | None:
+        """What a solve needs besides it, in words: the model to escalate to, which a profile cannot hold."""
+        if self.on_abstain != "escalate":
+            return None
+        return (
+            f"profile {self.name!r}: on_abstain='escalate' needs a model to ask, which a profile cannot hold; make its "
+            "strategy a ladder with signal = 'confidence'"
+        )
+
     def settings(self) -> dict[str, Any]:
         """What is set, as the arguments of `solve`."""
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}

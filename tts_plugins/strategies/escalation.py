@@ -10,7 +10,7 @@ from tts_plugins._internal.config import check_flag
 from tts_plugins.confidence import Support, support_when_unknown
 from tts_plugins.errors import OVER, AllCandidatesFailed, CandidateError, ConfigurationError, ModelError, VerifierError
 from tts_plugins.protocols import Model, Run, Strategy, is_model
-from tts_plugins.runs import ForwardingRun, OtherModelRun
+from tts_plugins.runs import ForwardingRun, OtherModelRun, passed_on
 from tts_plugins.strategies._choice import note_choice
 from tts_plugins.strategies.beam_search import BeamSearch
 from tts_plugins.strategies.best_of_n import BestOfN
@@ -142,15 +142,11 @@ class HeardRun(ForwardingRun):
         self._doubts: list[dict[str, Any]] = []
         self._seen: list[Scored] = []
 
-    async def sample(self, problem: Problem, n: int, **how: Any) -> AsyncIterator[Scored]:
-        async for candidate in super().sample(problem, n, **how):
-            self._seen.append(candidate)
-            yield candidate
+    def sample(self, problem: Problem, n: int, **how: Any) -> AsyncIterator[Scored]:
+        return passed_on(super().sample(problem, n, **how), self._seen.append)
 
-    async def expand(self, candidates: Sequence[Candidate], total: int, **how: Any) -> AsyncIterator[Scored]:
-        async for candidate in super().expand(candidates, total, **how):
-            self._seen.append(candidate)
-            yield candidate
+    def expand(self, candidates: Sequence[Candidate], total: int, **how: Any) -> AsyncIterator[Scored]:
+        return passed_on(super().expand(candidates, total, **how), self._seen.append)
 
     async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
         self._seen.append(found := await super().revise(problem, history, merge=merge))

@@ -140,8 +140,14 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
         yield from (rung.strategy for rung in part.rungs) if isinstance(part, Ladder) else (part,)
 
 
-def with_larger(strategy: Strategy, model: OpenAICompatibleModel, *, abstains: bool) -> tuple[Strategy, dict[str, Any]]:
+def with_larger(
+    strategy: Strategy, model: OpenAICompatibleModel, *, abstains: bool, escalates: bool = False
+) -> tuple[Strategy, dict[str, Any]]:
     """Give a policy or a ladder the larger model that it may use; any other that abstains escalates to it.
+
+    Args:
+        abstains: whether there is a threshold below which nothing is answered.
+        escalates: whether a profile says that what is below it is asked again.
 
     Returns:
         The strategy, and the settings of the solve that come with it.
@@ -150,15 +156,17 @@ def with_larger(strategy: Strategy, model: OpenAICompatibleModel, *, abstains: b
         ConfigurationError: it never asks another model, or was fitted to another larger model.
     """
     if isinstance(strategy, Ladder) and model.name in strategy.names:
-        return strategy.with_models({model.name: model}), {}
-    if isinstance(strategy, ComputeOptimal) and (strategy.larger is not None or not abstains):
-        return strategy.with_larger(model), {}
-    if not abstains:
+        strategy = strategy.with_models({model.name: model})
+    elif isinstance(strategy, ComputeOptimal) and (strategy.larger is not None or not abstains):
+        strategy = strategy.with_larger(model)
+    elif abstains:
+        escalates = True
+    else:
         raise ConfigurationError(
             f"--larger-model {model.name} is for a policy that may ask it, compute-optimal:file=policy.json, for a "
             f"ladder with a rung of model={model.name}, or for --abstain-below, where it is asked what is unsure"
         )
-    return strategy, {"on_abstain": "escalate", "escalate": model}
+    return strategy, {"on_abstain": "escalate", "escalate": model} if escalates else {}
 
 
 def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:

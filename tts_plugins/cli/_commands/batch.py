@@ -86,6 +86,8 @@ def batch(
         total = limits.budget()
         journal_path, account = (out.with_name(f"{out.name}.{end}") for end in ("journal", "account"))
         chosen = load_profile(profile)
+        if chosen.lacks is not None:
+            raise ConfigurationError(f"batch: {chosen.lacks}")
         settings = {**chosen.settings(), "attempts": attempts}
         seed = settings.pop("seed", 0)
         download = Download(stderr(), quiet=quiet)

@@ -118,12 +118,15 @@ def solve(
         fields = {**_strategy.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
         chosen = bundle.strategy if strategy is None and not fields else None
         chosen = chosen or _strategy.strategy_of(strategy, fields, verified=check is not None)
-        larger, further = None, dict[str, Any]()
+        larger, further, alone = None, dict[str, Any](), chosen
         if larger_model is not None:
             larger = _build.model_of(**{**named, "name": larger_model, "price": larger_model_price})
             least = bundle.abstain_below if abstain_below is None else abstain_below
             abstains = least is not None or getattr(chosen, "abstains", False)
-            chosen, further = _strategy.with_larger(chosen, larger, abstains=abstains)
+            escalates = bundle.on_abstain == "escalate"
+            chosen, further = _strategy.with_larger(chosen, larger, abstains=abstains, escalates=escalates)
+        elif larger_model_price is not None:
+            raise ConfigurationError(f"--larger-model-price {larger_model_price} needs --larger-model NAME")
         elif bundle.on_abstain == "escalate":
             raise ConfigurationError(f"--profile {profile}: on_abstain='escalate' takes --larger-model, to ask it then")
         asked: SolveOptions = {
@@ -144,7 +147,7 @@ def solve(
         problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
         if dry_run:
             shown = _dry_run(problem, **asked)
-            if larger is not None:
+            if larger is not None and chosen is not alone:
                 said = f"Some of them may be {larger.name}'s, which are counted here as {generator.name}'s."
                 shown = replace(shown, notes=(*shown.notes, said))
             emit(shown.to_dict()) if as_json else stdout().print(rendered(shown))

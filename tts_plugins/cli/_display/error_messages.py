@@ -87,7 +87,7 @@ _CODES: Sequence[tuple[tuple[type[BaseException], ...], int]] = (
     ((LowConfidence,), 8),
 )
 _HINTS: Mapping[type[TTSError], str] = {
-    UnknownPriceError: "(here: --price IN,OUT)",
+    UnknownPriceError: "(here: --price IN,OUT, or --larger-model-price IN,OUT)",
     AuthenticationFailed: "(here: --api-key-env NAME)",
     ModelNotFound: "(here: `tts-plugins doctor --base-url URL` lists the models)",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tts_plugins._internal.json_bytes import finite, once, refuse_constant
+from tts_plugins._internal.json_bytes import NotStrict, finite, once, refuse_constant
 from tts_plugins.server.errors import APIError, bad_field
 
 # Below the depth at which copying, checking or showing a request would overrun Python's stack.
@@ -22,7 +22,7 @@ def read_json(raw: bytes) -> Any:
     try:
         value = json.loads(raw, parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        why = f": {error}" if type(error) is ValueError else ""  # of ours: the parser's own would quote the body
+        why = f": {error}" if isinstance(error, NotStrict) else ""  # the parser's own words would quote the body
         raise APIError(400, f"The body is not valid JSON{why}.", code="invalid_json") from None
     if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST:
         raise APIError(400, f"The body is nested more than {_DEEPEST} levels deep.", code="invalid_json")

@@ -20,10 +20,6 @@ from tts_plugins.server.settings import ServerSettings
 from tts_plugins.strategies import BaseStrategy, BestOfN, RecursiveAggregation, Revision, SelfConsistency
 
 _DEFAULT_N = 8
-_ESCALATES = (
-    "on_abstain='escalate' needs a model to ask, which a profile cannot hold; make its strategy a ladder with "
-    "signal = 'confidence'"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +48,10 @@ class Profiles:
     def __init__(self, settings: ServerSettings) -> None:
         directory = settings.directory
         read = {name: load_profile(name, directory=directory) for name in profile_names(directory=directory)}
-        self.known = {name: profile for name, profile in read.items() if profile.on_abstain != "escalate"}
-        self._escalating = read.keys() - self.known.keys()
-        if settings.profile in self._escalating:
-            raise ConfigurationError(f"serve: profile {settings.profile!r}: {_ESCALATES}")
+        self.known = {name: profile for name, profile in read.items() if profile.lacks is None}
+        self._lacking = {name: profile.lacks for name, profile in read.items() if profile.lacks is not None}
+        if settings.profile in self._lacking:
+            raise ConfigurationError(f"serve: {self._lacking[settings.profile]}")
         self._settings = settings
         if settings.profile is not None and settings.profile not in self.known:
             load_profile(settings.profile, directory=directory)  # which has the words for it
@@ -66,15 +62,15 @@ class Profiles:
         Raises:
             APIError: 404, with the nearest name; 400 for one that escalates.
         """
-        if name in self._escalating:
-            raise bad_field("model", f"profile {name!r}: {_ESCALATES}")
+        if name in self._lacking:
+            raise bad_field("model", self._lacking[name])
         if name not in self.known:
             raise unknown_model(name, list(self.known), "profile")
         return self.known[name]
 
     def split(self, model: str) -> tuple[str | None, str | None]:
         """Return the profile and the upstream's model that a name means; None for what it does not say."""
-        names = self.known.keys() | self._escalating
+        names = self.known.keys() | self._lacking.keys()
         if model in names:
             return model, None
         head, _, rest = model.partition("/")
