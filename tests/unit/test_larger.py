@@ -128,6 +128,16 @@ def of_two_kinds(name: str, hard: float, problems: int = 120) -> Pool:
     )
 
 
+def test_what_a_cascade_is_compared_with_is_measured_on_the_problems_held_out_too() -> None:
+    """Regression: the one strategy for all problems was followed on the walks of the fit, which raised."""
+    small, large = synthetic_pool(60, 8, exact=True), synthetic_pool(60, 8, exact=True, strength=50)
+    given: dict[str, Any] = {"price": 1e-5, "orders": 5, "seed": 1, "budgets": (8,)}
+    (plan,), (alone,) = (
+        calibrate(small, **given, **more).plans for more in ({"larger": large, "larger_price": 10}, {})
+    )
+    assert isinstance(plan.fixed, Ladder) and plan.expected_fixed == alone.expected
+
+
 def test_a_cascade_is_chosen_where_it_pays_and_pays_on_other_problems() -> None:
     small, large = of_two_kinds("small", 0.2), of_two_kinds("large", 0.9)
     given: dict[str, Any] = {"budgets": (2 * N,), "options": OPTIONS[:3], "larger": large, "orders": 4}

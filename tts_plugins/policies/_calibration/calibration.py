@@ -106,7 +106,7 @@ class Calibration:
         """Return the options that are shown, and one sample as the last, on the problems that were held out."""
         trials = self._trials(self._held_out, table.trials.n)
         gates = [gate.option for point in choice.checkpoints for gate in point.gates if gate.option is not None]
-        used = {choice.fixed, full, *choice.others, *gates}
+        used = {choice.fixed, choice.alike.fixed, full, *choice.others, *gates}
         options = [self._moved(o, trials) if i in used else o for i, o in enumerate(table.options)]
         one = sampling(self._selects[0], 1, None, None)
         options.append(Option(name="one", strategy=one, sampling=one, at=trials.stops_at(one)))
