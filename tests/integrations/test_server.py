@@ -15,6 +15,7 @@ import pytest
 
 from tests.serving import ASK, Serving, frames, free_port, serving
 from tests.waiting import until
+from tests.wire import WireServer, in_chunks
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.server.errors import APIError
 from tts_plugins.server.requests.fields import ChatRequest
@@ -446,6 +447,27 @@ def test_completions_and_embeddings_pass_through(served: Serving, upstream: Loop
     for name in ("careful", "careful/loopback"):
         assert served.post("/v1/embeddings", {"model": name, "input": "a"})[0] == 400
     assert served.post("/v1/completions", {"model": "loopback", "prompt": "a", "base_url": "http://evil"})[0] == 400
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_stream_that_passes_through_is_whole_at_its_end(breaks: bool) -> None:
+    """Regression: the caller's stream stayed open as long as the upstream's, or got an error after its end."""
+    chunk = {"choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}], "usage": {"prompt_tokens": 2}}
+    said, left_open, got = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode(), asyncio.Event(), b""
+    sent = in_chunks(said, end=b"").replace(b"application/json", b"text/event-stream")
+    async with WireServer(lambda number, head: [sent, left_open]) as upstream:
+        with serving(base_url=upstream.base_url) as served:
+            ask = {"model": "m", "prompt": "x", "max_tokens": 50, "stream": True}
+            async with (
+                asyncio.timeout(60),
+                aiohttp.ClientSession() as session,
+                session.post(f"{served.url}/completions", json=ask) as answer,
+            ):
+                async for piece in answer.content.iter_any():
+                    got += piece
+                    if breaks and said in got:
+                        left_open.set()
+            assert got == said and await asyncio.to_thread(served.quiet)
 
 
 # Responses

@@ -108,6 +108,15 @@ READ: dict[str, bytes] = {
     "half a character": answer(GOOD.replace(b"####", b"\\ud83d\\n####")),
     "bytes that are no text": answer(GOOD.replace(b"####", b"\xe9\\n####")),
     "a name twice": answer(GOOD.replace(b'{"choices"', b'{"choices": [], "choices"')),
+    "an error that says nothing": answer({**said("#### 4"), "error": {"message": "", "type": "", "code": None}}),
+    "an error of no choice": answer(GOOD.replace(b'"index": 0', b'"index": 0, "error": {"code": 0}')),
+    "an error that says nothing, and no reason": answer(
+        GOOD.replace(b'"stop"', b"null").replace(b'{"choices"', b'{"error": "null", "choices"')
+    ),
+    "a stream of errors that say nothing": answer(
+        events(*({**chunk, "error": {"code": 0, "message": "OK"}} for chunk in CHUNKS), "[DONE]")
+    ),
+    "a stream and junk": answer(events(*CHUNKS, "[DONE]", "{junk")),
 }  # fmt: skip
 
 
@@ -137,6 +146,25 @@ async def test_what_is_done_is_whole(left: list[bytes] | None, late: bool) -> No
         end = await solved(server, ledger, stream=True, timeout=30)
     assert isinstance(end, Result) and end.answer == "4", end
     assert ledger.spent.tokens == 15 and len(server.requests) == 1
+
+
+async def test_the_end_needs_no_blank_line() -> None:
+    """Regression: a server that leaves none between events, and the answer open, was waited for too long."""
+    lines, open_ = events(*CHUNKS, "[DONE]").replace(b"\n\n", b"\n"), asyncio.Event()
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(lambda number, head: [in_chunks(lines, end=b""), open_]) as server:
+        end = await solved(server, ledger, stream=True, timeout=30)
+    assert isinstance(end, Result) and end.answer == "4", end
+    assert ledger.spent.tokens == 15 and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("words", ["", "{}", "null"])
+async def test_an_event_that_is_called_an_error_is_one_whatever_it_says(words: str) -> None:
+    """Regression: half an answer was taken for a whole one, if the error after it said nothing."""
+    sent = events(*CHUNKS[:1]) + f"event: error\ndata: {words}\n\n".encode() + events("[DONE]")
+    async with WireServer(lambda number, head: [answer(sent)]) as server:
+        end = await solved(server, Ledger(Budget(tokens=5000)), stream=True)
+    assert type(end) is ServerFailed, end
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -135,10 +135,11 @@ async def test_a_server_that_was_not_understood_is_tried_again_by_one_request_af
     lease = Lease("http://a.test/v1")
     pool = lease.pool
     assert pool.usable(0) and pool.usable(1)
-    pool.misunderstood(100)
+    pool.misunderstood(99, 100)
     assert not pool.usable(159)
     assert [pool.usable(161), pool.usable(161), pool.usable(200)] == [True, False, False]
-    pool.misunderstood(201)
+    for _ in range(1000):
+        pool.misunderstood(161, 201)  # all were under way at once, and say the same
     assert not pool.usable(320) and pool.usable(322)  # it waits twice as long
     pool.understood(200)  # it was under way as the last one was misunderstood
     assert not pool.usable(323)

@@ -162,8 +162,9 @@ class Caller(End):
     def abandon(self) -> None:
         """Charge what is still in flight at its bound: its server may work on it, though nobody waits now."""
         for own, request in list(self._flying.items()):
-            if own.open:  # the collector may close a call at any step
-                self._settle(own, NOTHING if request.waiting else request.unreported(), request.role)
+            self._flying.pop(own, None)
+            usage = NOTHING if request.waiting else request.unreported()
+            own.ledger.close(own, usage, role=request.role)  # not `settle`: the collector may close it at any step
             request.rest.release()
 
     def _begun(

@@ -97,7 +97,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
         return response
     except (aiohttp.ClientError, OSError) as error:
         if type(error) is aiohttp.ClientResponseError:
-            pool.misunderstood(time.monotonic())
+            pool.misunderstood(sent, time.monotonic())
         failed = _failure(error)
     except (TypeError, ValueError, OverflowError) as error:  # of an address or a header that cannot be sent
         failed = ExchangeFailed(type(error).__name__, frozenset({"InvalidURL"}))

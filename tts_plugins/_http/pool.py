@@ -71,9 +71,10 @@ class Pool:
         if sent > self._misunderstood_at:  # others were under way by then, and say nothing of the next ones
             self._avoided_until = 0.0
 
-    def misunderstood(self, now: float) -> None:
-        """Note that an answer was none, as far as aiohttp can tell."""
-        self._avoided_until, self._pause, self._misunderstood_at = now + self._pause, 2 * self._pause, now
+    def misunderstood(self, sent: float, now: float) -> None:
+        """Note that the answer to what was sent at that time was none, as far as aiohttp can tell."""
+        if sent > self._misunderstood_at:  # a hundred requests at once are one proof
+            self._avoided_until, self._pause, self._misunderstood_at = now + self._pause, 2 * self._pause, now
 
 
 class Lease:

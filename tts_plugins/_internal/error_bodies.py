@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tts_plugins._internal.json_bytes import decode
+from tts_plugins._internal.values import listed
 
 _NESTS = ("error", "errors", "detail", "details", "fault", "exception", "response")
 _TEXTS = ("message", "msg", "detail", "error", "error_description", "error_message", "reason", "title", "errorMessage")
 _CODES = ("code", "type", "status", "__type", "error", "error_code", "reason")
+_NOTHING = {"", "0", "null", "none", "false", "ok", "success"}
+_ANSWERS = {"choices", "data"}
 _FIELDS = ("param", "parameter", "field")
 # Error codes of OpenAI, Anthropic, Google, AWS, vLLM and gateways that correspond to HTTP statuses.
 _STATUS = {
@@ -82,18 +85,27 @@ def read_error(body: object) -> ErrorBody:
 def error_in(body: object) -> object:
     """Return the error that an answer with status 200 holds; None if it holds none.
 
-    OpenRouter has one beside the choice that it ends.
+    OpenRouter has one beside the choice that it ends; other gateways have one that says nothing beside each answer.
     """
     if not isinstance(body, Mapping):
         return None
-    if body.get("error"):
+    if body.get("error") and (says_wrong(body["error"]) or not _ANSWERS & body.keys()):
         return body
-    if body.get("choices"):
+    if body.get("choices") or listed(body.get("data")):
         return None
     if body.get("errors") or body.get("object") == "error" or body.get("type") == "error":
         return body
     coded = {"code", "status", "param"} & {key for key, value in body.items() if value}
     return body if body.get("detail") or (isinstance(body.get("message"), str) and coded) else None
+
+
+def says_wrong(error: object, depth: int = 0) -> bool:
+    """Return whether what is under the name of an error says that there was one, as `{"code": 0}` does not."""
+    if isinstance(error, str):
+        return error.strip().lower() not in _NOTHING
+    if depth > 6 or not isinstance(error, Mapping | list):
+        return bool(error)
+    return any(says_wrong(each, depth + 1) for each in (error.values() if isinstance(error, Mapping) else error))
 
 
 def decoded(body: object) -> object:

@@ -165,6 +165,8 @@ def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
 
 def _seconds(said: str, scale: float, now: float) -> float:
     """Return the seconds that a header says, the most if there are several; NaN if it is neither numbers nor a date."""
+    if len(said) > _LONGEST:
+        return math.nan
     with contextlib.suppress(ValueError):
         return max(float(part.strip().removesuffix("s")) for part in said.split(",")) / scale
     try:

@@ -119,11 +119,12 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
 
 def _without_begins(text: str, secret: str) -> str:
     """Return the text without the beginning of a secret whose rest was cut off with the message."""
-    begin = secret[:_BEGIN]
-    while len(secret) >= 2 * _BEGIN and (at := text.find(begin)) >= 0:
-        same = next((i for i, (a, b) in enumerate(zip(secret, text[at:], strict=False)) if a != b), len(text) - at)
-        text = f"{text[:at]}…{text[at + same :]}"
-    return text
+    begin, out, after = secret[:_BEGIN], list[str](), 0
+    while len(secret) >= 2 * _BEGIN and (at := text.find(begin, after)) >= 0:
+        out += text[after:at], "…"
+        said = text[at : at + len(secret)]
+        after = at + next((i for i, (a, b) in enumerate(zip(secret, said, strict=False)) if a != b), len(said))
+    return "".join([*out, text[after:]])
 
 
 def _forms(secret: str) -> Iterable[str]:

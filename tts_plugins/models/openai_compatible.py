@@ -13,6 +13,7 @@ from tts_plugins._calls.charging import cause_for
 from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.http_limits import check_headers
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import cleaned, hidden, hidden_address, hidden_headers, secrets_of_request
 from tts_plugins._internal.threads import in_thread
@@ -118,6 +119,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         params = dict(params or {})
         if "extra_headers" in params:
             params["extra_headers"] = hidden_headers(params["extra_headers"])
+            check_headers(_WHO, params["extra_headers"])
         self._clients = Clients(
             base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout, headers=headers,
             private=secrets_of_request({"extra_body": extra_body, **params}),

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import aiohttp
 from starlette.responses import Response
 
+from tts_plugins._http.sse import until_done
+from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_errors import reply_error, retry_after, server_words, status_error
 from tts_plugins._internal.token_usage import Report
 from tts_plugins.budget import Bound, Budget
@@ -32,7 +34,8 @@ _log = logging.getLogger("tts_plugins.server")
 # What a chat may not have, and these may: the bound below takes it in.
 _OWN = {"completions": ("prompt", "best_of"), "embeddings": ()}
 # What the last lines of a stream have; one that ends without was broken off, by a server that names no length.
-_LAST = re.compile(rb'^data: *\[DONE\]|"finish_reason"\s*:\s*"|"error"\s*:\s*[{"]')
+_DONE = re.compile(rb"data: *\[DONE\]")
+_LAST = re.compile(rb'"finish_reason"\s*:\s*"|"error"\s*:\s*[{"]')
 _PER_PROMPT, _LONGEST_LINE = 64, 1 << 20
 
 
@@ -70,7 +73,7 @@ class _Passing:
 
     def __init__(self, service: Service, tenant: Tenant, kind: Kind, body: dict[str, Any]) -> None:
         self._service, self._tenant, self._kind, self._body = service, tenant, kind, body
-        self._stack = AsyncExitStack()
+        self._stack, self._done = AsyncExitStack(), False
 
     async def response(self) -> Response:
         service, settings = self._service, self._service.settings
@@ -127,8 +130,8 @@ class _Passing:
             data = json.loads(raw)
         except (ValueError, RecursionError):
             raise APIError(502, "The upstream's answer is not valid JSON.", code="upstream_malformed") from None
-        if isinstance(data, Mapping) and data.get("error"):  # as gateways send it, with a status of 200
-            raise reply_error(upstream.status, str(self._body["model"]), data, headers=upstream.headers,
+        if (error := error_in(data)) is not None:  # as gateways send it, with a status of 200
+            raise reply_error(upstream.status, str(self._body["model"]), error, headers=upstream.headers,
                               now=time.time())  # fmt: skip
         await self._count(data)
         await self._stack.aclose()
@@ -137,8 +140,9 @@ class _Passing:
     async def _lines(self, upstream: Any) -> AsyncIterator[bytes]:
         complete = False
         try:
-            async for line in _lines_of(upstream.content):
-                complete = complete or _LAST.search(line) is not None
+            async for line in _lines_of(until_done(upstream.content.iter_any(), lambda: self._done)):
+                self._done = self._done or _DONE.match(line) is not None
+                complete = complete or self._done or _LAST.search(line) is not None
                 if line.startswith(b"data:") and b'"usage"' in line:
                     await self._count(_json(line[5:]))
                 yield self._shown(line) if b'"error"' in line else line
@@ -194,10 +198,10 @@ class _Passing:
             _log.error("what a request of %s did not use could not be given back, and stays charged", self._tenant.name)
 
 
-async def _lines_of(content: Any) -> AsyncIterator[bytes]:
+async def _lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield whole lines as they arrive; one that is too long comes in pieces."""
     line = b""
-    async for data in content.iter_any():
+    async for data in pieces:
         *whole, line = (line + data).split(b"\n")
         for each in whole:
             yield each + b"\n"

@@ -81,8 +81,6 @@ class AiohttpClient:
 
     def prepared(self, path: str, request: Mapping[str, Any]) -> Request | None:
         """Return the request as it goes out; None if a real client has to convert, refuse or send it."""
-        if not self._lease.pool.usable(time.monotonic()):
-            return None
         known = _KNOWN[path]
         body, headers = request, self.default_headers
         if not request.keys() <= known:
@@ -91,6 +89,8 @@ class AiohttpClient:
             body = {key: value for key, value in request.items() if key not in _EXTRA}
             body.update(request.get("extra_body") or {})
             headers = self._with(request.get("extra_headers") or {})
+        if not self._lease.pool.usable(time.monotonic()):  # after what else it could fail at: it may be the one to try
+            return None
         try:
             data = encode(body)
         except (TypeError, ValueError, RecursionError):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tts_plugins._internal.error_bodies import says_wrong
 from tts_plugins._internal.values import field, fields_of, listed
 from tts_plugins.types import Deferred, Generation
 
@@ -44,7 +45,7 @@ def withheld(choice: Any) -> bool:
 def error_of(choice: Any) -> object:
     """Return the error sent in place of an answer, as gateways do; None if there is none."""
     error = field(choice, "error")
-    if error:
+    if error and says_wrong(fields_of(error) or error):
         return {"error": fields_of(error) or error}
     return {"error": "the choice ended with an error"} if finish_of(choice).lower() == "error" else None
 

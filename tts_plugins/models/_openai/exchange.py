@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
+from tts_plugins._http.sse import EventReader, events
 from tts_plugins._internal.error_bodies import decoded
 from tts_plugins._internal.http_limits import Unreadable
 from tts_plugins.models._clients.transport import Outgoing
 from tts_plugins.models._openai.completions import as_chat, as_chat_chunks, completion_body
-from tts_plugins.models._openai.sse import EventReader, events
 from tts_plugins.models._openai.stream import gather
 
 Hear = Callable[[Any], None]

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tts_plugins._http.sse import DONE
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_limits import Unreadable
 from tts_plugins._internal.token_usage import count_of
 from tts_plugins._internal.values import field as read
 from tts_plugins._internal.values import fields_of, is_whole, listed
 from tts_plugins.models._openai.choices import finish_of, shown
-from tts_plugins.models._openai.sse import DONE
 
 _LABELS = {"role", "type", "id", "format", "signature", "object", "name"}  # sent once, or again whole
 _UNSAID = object()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from tts_plugins._internal import json_bytes
@@ -59,10 +59,12 @@ class EventReader:
                 return None
             made, self._data = b"\n".join(self._data).decode("utf-8", "replace"), []
             called, self._name = self._name, b""
-            return json_of({"error": decoded(made)}) if called == b"error" else made
+            return json_of({"type": "error", "error": decoded(made)}) if called == b"error" else made
         if name == b"data" and colon:
             self._events = True
             self._data.append(value.removeprefix(b" "))
+            if value.strip() == DONE.encode():
+                return self._take(b"")  # nothing follows that it has to be separated from
         elif name == b"event":
             self._name = value.strip()
         elif name not in (b"id", b"retry", b"") and not self._events:
@@ -77,31 +79,41 @@ async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIter
         Unreadable: an event is not JSON.
     """
     done = False
-    async for piece in pieces:
-        for event in reader.feed(piece):
-            for each in decode(event):
-                done = done or each == DONE
-                yield each
-        if done:
-            break
-    late = [event for piece in await _late(pieces) for event in reader.feed(piece)] if done else []
-    for event in (*late, *reader.rest()):
-        with contextlib.suppress(Unreadable) if done else contextlib.nullcontext():
-            for each in decode(event):
-                yield each
+
+    def read(found: list[str]) -> Iterator[Any]:
+        nonlocal done
+        for event in found:
+            with contextlib.suppress(Unreadable) if done else contextlib.nullcontext():
+                for each in decode(event):
+                    done = done or each == DONE
+                    yield each
+
+    async for piece in until_done(pieces, lambda: done):
+        for each in read(reader.feed(piece)):
+            yield each
+    for each in read(reader.rest()):
+        yield each
 
 
-async def _late(pieces: AsyncIterator[bytes]) -> list[bytes]:
-    """Return what still comes after the end: a usage, or the end of the answer, after which its connection can be kept.
+async def until_done(pieces: AsyncIterator[bytes], done: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Yield the pieces of a stream, and after its end what comes within a moment.
 
-    The completion is whole, whether the server keeps the answer open, as some do for ever, or the connection breaks.
+    That may be a usage, or the end of the answer, after which its connection can be kept. A stream is whole once it is
+    done, whether the server then keeps the answer open, as some do for ever, or the connection breaks.
     """
-    out = []
+    async for piece in pieces:
+        yield piece
+        if done():
+            break
+    else:
+        return
+    late = []
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_LATE):
             async for piece in pieces:
-                out.append(piece)  # noqa: PERF401 - what came before it broke counts
-    return out
+                late.append(piece)  # noqa: PERF401 - what came before it broke counts
+    for piece in late:
+        yield piece
 
 
 def decode(event: str) -> list[Any]:
