@@ -180,9 +180,9 @@ def _walked(table: Table, row: int, strategy: ComputeOptimal):  # type: ignore[n
 
 def test_outcomes_from_elsewhere_can_be_chosen() -> None:
     revision = Revision(chains=2, rounds=2)
-    every = {p.id: 1.0 for p in FIT.problems}
+    every: Any = dict.fromkeys((p.id for p in FIT.problems), np.bool_(True))  # figures of numpy's are figures, too
     cheap = Measured(
-        strategy=revision, right=every, samples=dict.fromkeys(every, 4.0), tokens=dict.fromkeys(every, 9.0)
+        strategy=revision, right=every, samples=dict.fromkeys(every, np.int64(4)), tokens=dict.fromkeys(every, 9.0)
     )
     assert calibrate(FIT, budgets=(N,), price=1e-5, options=SIMPLE, measured=[cheap]).plans[0].fixed == revision
     dear = replace(cheap, tokens=dict.fromkeys(every, 1e9))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import Part, check_kinds, check_list
 from tts_plugins.policies.abstention import Abstention
@@ -162,7 +162,14 @@ class Measured:
         check_kinds(self)
         for name, most in (("right", 1.0), ("samples", math.inf), ("tokens", math.inf)):
             for problem, value in getattr(self, name).items():
-                known = is_number(value) or isinstance(value, bool)  # a grade may be a yes or a no
-                if not known or not 0 <= value <= most:
+                if not 0 <= _figure(value) <= most:
                     end = "from 0 to 1" if name == "right" else "from 0"
                     raise ConfigurationError(f"Measured: {name}[{problem!r}]={value!r:.80} must be a number {end}")
+
+
+def _figure(value: Any) -> float:
+    """Return a number, also one of another library's; NaN for anything else. A grade may be a yes or a no."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
