@@ -13,11 +13,12 @@ pytest.importorskip("dspy")
 pytest.importorskip("aiohttp")
 
 import dspy
-from tts_plugins_dspy import BestOfN, Refine, Scaled
+from tts_plugins_dspy import BestOfN, Refine, Scaled, ScaledLM
 
 from tests.dspy_models import aclose, program
 from tests.imitations import said
 from tests.waiting import until
+from tts_plugins import SelfConsistency
 from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
@@ -80,6 +81,25 @@ async def test_what_all_candidates_raise_is_raised(dspy_server: LoopbackServer, 
         Scaled(program(), n=2)(question="key?")
     assert type(refused.value).__module__.split(".")[0] in ("dspy", "litellm")
     await aclose(dspy_lm)
+
+
+_USED_UP = '{"error": {"message": "over", "code": "insufficient_quota", "type": "insufficient_quota"}}'
+
+
+@pytest.mark.parametrize("fault", [Fault.status(401), Fault.status(402), Fault.status(429, body=_USED_UP)], ids=str)
+def test_a_refused_key_or_a_used_up_account_is_raised_and_not_paid_around(
+    dspy_server: LoopbackServer, fault: Fault
+) -> None:
+    """Regression: DSPy says the status otherwise, so that a larger LM was asked in the place of a wrong key."""
+    with LoopbackServer(faults=fault) as refusing:
+        small, large = (
+            dspy.LM(f"openai/{name}", api_base=url, api_key="k", num_retries=0, max_tokens=20, cache=False)
+            for name, url in (("small", refusing.base_url), ("large", dspy_server.base_url))
+        )
+        lm = ScaledLM(small, strategy=SelfConsistency(n=2), abstain_below=0.9, on_abstain="escalate", escalate=large)
+        with pytest.raises(Exception, match=r"over|fault 40"):
+            lm("q")
+    assert not dspy_server.requests
 
 
 @pytest.mark.parametrize("kind", [BestOfN, Refine])

@@ -24,15 +24,16 @@ def charge_of(error: BaseException, status: object) -> Charge:
 def is_fatal(error: BaseException) -> bool:
     """Return whether a provider refuses the key (401), or the account is used up (402, `insufficient_quota`).
 
-    Only errors that carry a `status_code` of their own count, as those of the providers' clients do: what a tool of the
-    user met on the web says nothing of the other candidates.
+    Only errors that carry a `status_code` count, as those of the providers' clients do, or a `status` beside
+    a `provider`, as DSPy's do: what a tool of the user met on the web says nothing of the other candidates.
     """
     return any(_fatal_status(cause) for cause in causes_of(error))
 
 
 def _fatal_status(error: BaseException) -> bool:
-    status = attribute_of(error, "status_code")
+    status, body, code = attribute_of(error, "status_code"), attribute_of(error, "body"), None
+    if status is None and attribute_of(error, "provider") is not None:
+        status, code = attribute_of(error, "status"), attribute_of(error, "provider_code")
     if status not in (400, 403, 429):
         return status in (401, 402)
-    body = attribute_of(error, "body")
-    return "insufficient_quota" in str(error) or (body is not None and read_error({"error": body}).status == 402)
+    return "insufficient_quota" in f"{error} {code}" or (body is not None and read_error({"error": body}).status == 402)
