@@ -449,13 +449,14 @@ def test_completions_and_embeddings_pass_through(served: Serving, upstream: Loop
     assert served.post("/v1/completions", {"model": "loopback", "prompt": "a", "base_url": "http://evil"})[0] == 400
 
 
-@pytest.mark.parametrize("breaks", [False, True])
-async def test_a_stream_that_passes_through_is_whole_at_its_end(breaks: bool) -> None:
+@pytest.mark.parametrize("breaks", ["never", "later", "at once"])
+async def test_a_stream_that_passes_through_is_whole_at_its_end(breaks: str) -> None:
     """Regression: the caller's stream stayed open as long as the upstream's, or got an error after its end."""
     chunk = {"choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}], "usage": {"prompt_tokens": 2}}
     said, left_open, got = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode(), asyncio.Event(), b""
     sent = in_chunks(said, end=b"").replace(b"application/json", b"text/event-stream")
-    async with WireServer(lambda number, head: [sent, left_open]) as upstream:
+    actions = [sent] if breaks == "at once" else [sent, left_open]
+    async with WireServer(lambda number, head: actions) as upstream:
         with serving(base_url=upstream.base_url) as served:
             ask = {"model": "m", "prompt": "x", "max_tokens": 50, "stream": True}
             async with (
@@ -465,9 +466,24 @@ async def test_a_stream_that_passes_through_is_whole_at_its_end(breaks: bool) ->
             ):
                 async for piece in answer.content.iter_any():
                     got += piece
-                    if breaks and said in got:
+                    if breaks == "later" and said in got:
                         left_open.set()
             assert got == said and await asyncio.to_thread(served.quiet)
+
+
+@pytest.mark.parametrize(
+    "said", ['{"error": "%s"}', "event: error\ndata: %s\n\n", 'data: {"message": "%s"}\n\n', ": %s\n\n"]
+)
+async def test_no_stream_that_passes_through_shows_the_key(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: only what had the form of OpenAI's errors was looked at."""
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-planted-0815-abcdef")
+    body = (said % "sk-planted-0815-abcdef").encode()
+    sent = in_chunks(body).replace(b"application/json", b"text/event-stream")
+    async with WireServer(lambda number, head: [sent]) as upstream:
+        with serving(base_url=upstream.base_url, api_key_env="UPSTREAM_KEY") as served:
+            ask = {"model": "m", "prompt": "x", "max_tokens": 50, "stream": True}
+            _, text, _ = await asyncio.to_thread(served.post, "/v1/completions", ask)
+    assert "planted" not in str(text) and "…" in str(text)
 
 
 # Responses

@@ -93,7 +93,10 @@ class _Passing:
             if upstream.status >= 300:
                 await self._fail(upstream)
             if str(upstream.headers.get("content-type", "")).startswith("text/event-stream"):
-                return Stream(self._lines(upstream), {"content-type": "text/event-stream"}, self._close)
+                # Read at once: aiohttp drops what it has when the connection breaks.
+                lines = self._lines(upstream)
+                first = await anext(lines, b"")
+                return Stream(_chained(first, lines), {"content-type": "text/event-stream"}, self._close)
             return await self._whole(upstream)
         except aiohttp.ClientError as error:
             await self._stack.aclose()
@@ -145,7 +148,7 @@ class _Passing:
                 complete = complete or self._done or _LAST.search(line) is not None
                 if line.startswith(b"data:") and b'"usage"' in line:
                     await self._count(_json(line[5:]))
-                yield self._shown(line) if b'"error"' in line else line
+                yield line if b'"choices"' in line and b'"error"' not in line else self._shown(line)
             broken: Exception | None = None if complete else _broken_off()
         except (aiohttp.ClientError, TimeoutError) as error:
             broken = error if isinstance(error, TimeoutError) else _broken_off()
@@ -154,9 +157,9 @@ class _Passing:
 
     def _shown(self, line: bytes) -> bytes:
         data = _json(line[5:])
-        if not (isinstance(data, Mapping) and data.get("error")):
-            return line
-        return b"data: " + self._service.upstream.hide(dumps(data).decode()).encode() + b"\n"
+        if isinstance(data, Mapping) and data.get("choices") and not data.get("error"):
+            return line  # what was generated may have anything in it
+        return self._service.upstream.hide(line.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
     def _close(self) -> None:
         # A task of its own: the one that sends the stream may be cancelled.
@@ -196,6 +199,12 @@ class _Passing:
             await self._service.accounts.settle(self._grant, self._ledger.spent)
         except StoreFailed:
             _log.error("what a request of %s did not use could not be given back, and stays charged", self._tenant.name)
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for each in rest:
+        yield each
 
 
 async def _lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
