@@ -232,14 +232,10 @@ class Search(BaseSearch[Sample]):
         return self._read(output)
 
     def error_for(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
-        """As for any search; a call that was not made stands for its meter's refusal."""
-        meter = meter_here()
-        if (
-            any(isinstance(cause, Refused) for cause in causes_of(error))
-            and meter is not None
-            and meter.refusal is not None
-        ):
-            return meter.refusal
+        """As for any search; a call that was not made stands for why it was not."""
+        for each in causes_of(error):
+            if isinstance(each, Refused):
+                return each.why
         found = super().error_for(error, where, kind)
         if isinstance(found, CandidateError) and found is not error:
             found.written = written_of(error)

@@ -554,11 +554,12 @@ def test_many_programs_never_overspend_one_ledger(server: LoopbackServer, lm: An
 
 
 def test_limits_that_cannot_hold_are_errors(server: LoopbackServer, lm: Any) -> None:
-    with (
-        dspy.context(lm=language_model(server, max_tokens=None)),
-        pytest.raises(UnboundedCallError, match="max_tokens"),
-    ):
-        best(program(), budget=Budget(tokens=500))(question="?")
+    for _ in range(20):  # the other candidate may find the search ended: that is not what its caller is told
+        with (
+            dspy.context(lm=language_model(server, max_tokens=None)),
+            pytest.raises(UnboundedCallError, match="max_tokens"),
+        ):
+            best(program(), budget=Budget(tokens=500))(question="?")
     with pytest.raises(UnknownPriceError, match="give price="):
         best(program(), budget=Budget(usd=1))(question="?")
     usage = best(program(), budget=Budget(usd=1), price=(1.0, 2.0)).solve(question="?").usage

@@ -20,7 +20,7 @@ from typing import Any
 import dspy
 
 from tts_plugins.adapters import charge_of
-from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
+from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError, TTSError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
@@ -33,7 +33,11 @@ _COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
 
 
 class Refused(BaseException):
-    """A call that is not made; the meter's `refusal` says why."""
+    """A call that is not made; `why` is the budget's or the settings' refusal, or that its candidate has ended."""
+
+    def __init__(self, why: TTSError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 def cover(*kinds: type) -> None:
@@ -170,7 +174,7 @@ class LMCall(Reports):
         try:
             self._meter.start(self, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
-            raise Refused(str(error)) from error
+            raise Refused(error) from error
         modules = [*(standing("caller_modules") or []), self]
         self._inside = self._scope.calling(self)
         self._inside.enter(usage_tracker=self, caller_modules=modules)
