@@ -75,7 +75,6 @@ def status_error(
     *,
     after: float | None = None,
     names: str = _NAMES,
-    quota: bool = False,
     overflow: bool | None = None,
 ) -> ModelError:
     """Return the error for an HTTP status of 400 or above.
@@ -85,10 +84,9 @@ def status_error(
         said: the server's own words.
         after: seconds that it asked to wait.
         names: what to check if the model or the path is not known.
-        quota: the account is used up, and waiting does not help.
         overflow: the request is longer than the model's context; read from `said` if it is None.
     """
-    if status == 402 or quota:
+    if status == 402:
         return QuotaExhausted(f"{who}: {status}, the account is used up: {said}; check its credit and billing")
     if status in (401, 403):
         return AuthenticationFailed(f"{who}: {status}, the key is not accepted: {said}; check api_key")

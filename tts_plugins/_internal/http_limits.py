@@ -178,7 +178,7 @@ class BodyReader:
             )
         self._packed, self._zlib = bool(codings), codings == ["deflate"]
         self._inflate: zlib._Decompress | None = None
-        self._head, self._members = b"", 0
+        self._head, self._begun = b"", False
         self._most, self._size = most, 0
         if length is not None and length.isdigit() and int(length) > most:
             self._refuse()
@@ -209,12 +209,12 @@ class BodyReader:
             self._head = data
             return b""
         gzip, zlibs = data[:2] == b"\x1f\x8b", data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
-        if self._members and not gzip:
+        if self._begun and not gzip:
             self._count(data)  # whatever follows is no part of the answer
             return b""
         # Some servers omit the head of two bytes of deflate.
         raw = self._zlib and not (gzip or zlibs)
-        self._inflate, self._members = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32), 1
+        self._inflate, self._begun = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32), True
         return data
 
     def _count(self, data: bytes) -> bytes:

@@ -54,9 +54,8 @@ def linked(error: BaseException) -> Iterator[BaseException]:
     found, seen = [error], {id(error)}
     for each in found:
         yield each
-        held = [
-            attribute_of(each, name) for name in ("os_error", "exceptions", "errors")
-        ]  # the last of `AllCandidatesFailed`
+        # `os_error` is aiohttp's, `exceptions` a group's, and `errors` that of `AllCandidatesFailed`.
+        held = [attribute_of(each, name) for name in ("os_error", "exceptions", "errors")]
         inside = [one for part in held for one in (part if isinstance(part, list | tuple) else (part,))]
         for one in (each.__cause__, each.__context__, *inside):
             if isinstance(one, BaseException) and id(one) not in seen:

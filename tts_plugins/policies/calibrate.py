@@ -104,9 +104,10 @@ def calibrate(
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "seed", seed, least=0)
     inputs.check_counts(orders=orders, batch=batch, wave=None if wave == "auto" else wave)
-    for name, many in (("budgets", budgets), ("options", options), ("measured", measured)):
-        if many is not None or name == "measured":
+    for name, many in (("budgets", budgets), ("options", options)):
+        if many is not None:
             check_list("calibrate", name, many)
+    check_list("calibrate", "measured", measured)
     if (odd := next((each for each in measured if not isinstance(each, Measured)), None)) is not None:
         raise ConfigurationError(f"calibrate: measured has {odd!r:.80}, which is not a Measured; make one of it")
     inputs.check_goal(price, target, confidence, extra_tokens)
@@ -167,11 +168,6 @@ def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: flo
         found = Abstention.of_pool(pool, alone, risk=risk, confidence=confidence, aggregate=how)
         plans.append(replace(plan, abstain=found, notes=(*plan.notes, *notes)))
     return replace(policy, plans=tuple(plans))
-
-
-def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
-    """Return the policy without its stages: the strategy for all problems, to compare with."""
-    return replace(policy, plans=tuple(replace(plan, stages=()) for plan in policy.plans))
 
 
 def _stepwise(pool: Pool) -> bool:
